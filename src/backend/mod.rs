@@ -1,0 +1,110 @@
+//! What answers requests. A backend knows recipes and time; it knows nothing of loads, metrics or reports.
+//!
+//! Engines that live in this process implement [`Stepped`]: they are told what time it is and hand back what happened.
+//! The same implementation is driven in virtual time by jumping from event to event, and in real time by sleeping between them.
+
+pub mod config;
+
+use crate::plan::Recipe;
+use crate::record::{Outcome, TokenSource};
+use crate::units::Ns;
+
+/// Names a request within its cell: its position in the order of submission, from 0.
+pub type RequestId = u64;
+
+/// An engine that is advanced from outside. All times are nanoseconds since the cell's T0.
+pub trait Stepped: Send {
+    /// Accepts a request at `now`. `now` never goes back, and is never later than the next event unless [`Self::advance`] was called.
+    fn submit(&mut self, id: RequestId, recipe: &Recipe, now: Ns);
+
+    /// Gives a request up at `now`: its blocks are released and nothing more is heard of it. Unknown ids are ignored.
+    fn cancel(&mut self, id: RequestId, now: Ns);
+
+    /// When something will happen next if nothing is submitted; `None` when idle (or when all that is left never answers).
+    fn next_event(&self) -> Option<Ns>;
+
+    /// Plays everything up to and including `to`, telling `sink` in order of time.
+    fn advance(&mut self, to: Ns, sink: &mut dyn Sink);
+
+    /// Called once when measuring starts at `now`: counters, peaks and averages of [`Self::stats`] count from here.
+    fn start_measuring(&mut self, now: Ns);
+
+    /// What the engine counted since measuring started, up to `now`.
+    fn stats(&self, now: Ns) -> EngineStats;
+}
+
+/// Hears what happens to requests. Called once per step and request, never once per token of a burst.
+pub trait Sink {
+    /// `count` tokens of a request: the first at `at`, each further one `gap` later.
+    fn tokens(&mut self, id: RequestId, at: Ns, gap: Ns, count: u32);
+    /// A request ended at `at`. For a success this is the time of its last token.
+    fn finished(&mut self, id: RequestId, at: Ns, end: Finish);
+}
+
+/// How a request ended, as the backend tells it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finish {
+    /// The outcome.
+    pub outcome: Outcome,
+    /// What the backend says about a failure.
+    pub message: Option<Box<str>>,
+    /// Prompt tokens as the backend counts them.
+    pub prompt_tokens: u32,
+    /// Times it was preempted.
+    pub preemptions: u32,
+    /// Who counted the tokens.
+    pub token_source: TokenSource,
+}
+
+/// What an engine knows of itself. `None` is what it cannot know; the reason stands in `unavailable`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct EngineStats {
+    /// Peak of tokens resident in referenced blocks.
+    pub kv_used_tokens: Option<u64>,
+    /// Tokens the cache can hold.
+    pub kv_capacity_tokens: Option<u64>,
+    /// Tokens whose keys and values were written, recomputed ones included.
+    pub kv_total_tokens: Option<u64>,
+    /// Bytes of keys and values per token.
+    pub kv_bytes_per_token: Option<u64>,
+    /// Prompt tokens looked up in the prefix cache at first admissions.
+    pub prefix_queried_tokens: Option<u64>,
+    /// Prompt tokens served from it at first admissions.
+    pub prefix_hit_tokens: Option<u64>,
+    /// Cached blocks dropped for reuse.
+    pub evict_count: Option<u64>,
+    /// The time that took, in nanoseconds.
+    pub evict_ns: Option<u64>,
+    /// Preemptions.
+    pub preempt_count: Option<u64>,
+    /// Draft tokens proposed.
+    pub draft_tokens: Option<u64>,
+    /// Draft tokens accepted.
+    pub accepted_tokens: Option<u64>,
+    /// Peak memory of the (modelled) device in bytes.
+    pub peak_mem_bytes: Option<u64>,
+    /// Mean memory over time in bytes.
+    pub avg_mem_bytes: Option<f64>,
+    /// Faults that were injected, in order.
+    pub faults: Vec<InjectedFault>,
+    /// Why a field above is `None`: flat metric name (`evict_ms`) to reason.
+    pub unavailable: Vec<(&'static str, String)>,
+}
+
+/// One fault that was injected.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct InjectedFault {
+    /// The request's index in the measured phase.
+    pub index: u64,
+    /// The action's kind, such as `http_status`.
+    pub action: String,
+    /// When it struck.
+    pub at_ns: Ns,
+}
+
+/// What is true of a backend before anything runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// The same plan gives the same bytes: it is simulated, on the virtual clock.
+    pub deterministic: bool,
+}

@@ -1,0 +1,1 @@
+//! The conductor: which cells are played in which order, and what becomes of their results.

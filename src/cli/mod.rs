@@ -1,0 +1,1 @@
+//! The front door: arguments in, exit code out.

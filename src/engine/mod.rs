@@ -1,0 +1,1 @@
+//! A continuous-batching engine core: block pool and prefix index. Pure: no clock, no tensors.

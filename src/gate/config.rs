@@ -1,0 +1,266 @@
+//! What a scenario says about its verdict. Doc comments here are the user manual.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// When the run passes.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Gates {
+    /// How sure a verdict about a quantile or a rate must be, such as `95%`; `none` lets the point value decide.
+    /// Deterministic runs (mock on the virtual clock) are judged exactly whatever stands here. Default `95%`.
+    pub confidence: Confidence,
+    /// What an inconclusive rule does to the run. Default `warn`.
+    pub inconclusive: Inconclusive,
+    /// The rules.
+    pub rules: Vec<GateRule>,
+}
+
+/// A confidence level, or `none`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Confidence {
+    /// The point value decides.
+    None,
+    /// Between 0.5 and 1, exclusive.
+    Level(f64),
+}
+
+impl Default for Confidence {
+    fn default() -> Self {
+        Self::Level(0.95)
+    }
+}
+
+impl Serialize for Confidence {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::None => serializer.serialize_str("none"),
+            Self::Level(level) => serializer.serialize_f64(*level),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Confidence {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use serde::de::Error as _;
+        let value = serde_json::Value::deserialize(deserializer)?;
+        if value == "none" {
+            return Ok(Self::None);
+        }
+        let ratio: crate::units::Ratio = serde_json::from_value(value.clone())
+            .map_err(|_| D::Error::custom(format!("{value} is no confidence; write 95% or none")))?;
+        if ratio.0 > 0.5 && ratio.0 < 1.0 {
+            Ok(Self::Level(ratio.0))
+        } else {
+            Err(D::Error::custom(format!(
+                "{value} is no confidence; it lies above 50% and below 100%, such as 95%"
+            )))
+        }
+    }
+}
+
+impl JsonSchema for Confidence {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Confidence".into()
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": ["number", "string"],
+            "exclusiveMinimum": 0.5,
+            "exclusiveMaximum": 1,
+            "pattern": r"^(none|[0-9]+(\.[0-9]+)?%)$",
+            "description": "A confidence level such as 95%, or none.",
+            "examples": ["95%", "none"],
+        })
+    }
+}
+
+/// What an inconclusive rule does to the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Inconclusive {
+    /// Nothing.
+    Pass,
+    /// It is said, and the run still passes.
+    #[default]
+    Warn,
+    /// The run ends with exit code 4.
+    Fail,
+}
+
+/// One rule, as text or as a map with options.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct GateRule {
+    /// The rule, such as `p99(ttft) < 80ms`.
+    pub rule: String,
+    /// The workloads it is judged for, each on its own. Default: every one. A name stands for all its matrix points.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workloads: Option<WorkloadScope>,
+    /// The backends it is judged for. Default: every one that runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backends: Option<Vec<String>>,
+    /// Whether a violation fails the run.
+    pub severity: Severity,
+    /// What a metric without a value does.
+    pub no_data: NoData,
+    /// Overrides the confidence of all gates.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub confidence: Option<Confidence>,
+}
+
+/// The map form of a rule.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "GateRuleMap")]
+struct GateRuleMap {
+    /// The rule, such as `p99(ttft) < 80ms`.
+    rule: String,
+    /// The workloads it is judged for, each on its own; `all` pools every workload into one sample. Default: every workload on its own. A name stands for all its matrix points.
+    #[serde(default)]
+    workloads: Option<WorkloadScope>,
+    /// The backends it is judged for. Default: every one that runs.
+    #[serde(default)]
+    backends: Option<Vec<String>>,
+    /// Whether a violation fails the run. Default `fail`.
+    #[serde(default)]
+    severity: Severity,
+    /// What a metric without a value does. Default `fail`.
+    #[serde(default)]
+    no_data: NoData,
+    /// Overrides the confidence of all gates for this rule.
+    #[serde(default)]
+    confidence: Option<Confidence>,
+}
+
+impl<'de> Deserialize<'de> for GateRule {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = serde_json::Value::deserialize(deserializer)?;
+        if let serde_json::Value::String(rule) = value {
+            return Ok(Self {
+                rule,
+                workloads: None,
+                backends: None,
+                severity: Severity::default(),
+                no_data: NoData::default(),
+                confidence: None,
+            });
+        }
+        let map: GateRuleMap = serde_json::from_value(value).map_err(serde::de::Error::custom)?;
+        Ok(Self {
+            rule: map.rule,
+            workloads: map.workloads,
+            backends: map.backends,
+            severity: map.severity,
+            no_data: map.no_data,
+            confidence: map.confidence,
+        })
+    }
+}
+
+impl JsonSchema for GateRule {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "GateRule".into()
+    }
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let map = GateRuleMap::json_schema(generator);
+        schemars::json_schema!({ "oneOf": [
+            { "type": "string", "description": "A rule, such as `p99(ttft) < 80ms`.", "examples": ["p99(ttft) < 80ms", "error_rate <= 1%"] },
+            map,
+        ] })
+    }
+}
+
+/// Which workloads a rule is judged for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WorkloadScope {
+    /// Each of these on its own.
+    Named(Vec<String>),
+    /// All pooled into one sample.
+    All,
+}
+
+impl Serialize for WorkloadScope {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Named(names) => names.serialize(serializer),
+            Self::All => serializer.serialize_str("all"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for WorkloadScope {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = serde_json::Value::deserialize(deserializer)?;
+        if value == "all" {
+            return Ok(Self::All);
+        }
+        serde_json::from_value(value)
+            .map(Self::Named)
+            .map_err(|_| serde::de::Error::custom("a list of workload names, or `all`"))
+    }
+}
+
+impl JsonSchema for WorkloadScope {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "WorkloadScope".into()
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "oneOf": [
+                { "type": "string", "enum": ["all"], "description": "All workloads pooled into one sample." },
+                { "type": "array", "items": { "type": "string" }, "minItems": 1, "description": "Each of these workloads on its own." },
+            ],
+        })
+    }
+}
+
+/// Whether a violation fails the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// The run fails with exit code 99.
+    #[default]
+    Fail,
+    /// It is said, and the run still passes.
+    Warn,
+}
+
+/// What a metric without a value does to its rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NoData {
+    /// The rule fails.
+    #[default]
+    Fail,
+    /// It is said, and the run still passes.
+    Warn,
+    /// The rule is left out.
+    Skip,
+}
+
+/// What each threat to a run's validity does: `fail` makes the workload INVALID (exit code 5), `warn` says so, `off` does not look.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ValidityRules {
+    /// The client sent requests late: p99 of sent − due (without `cap_wait`) over 1 ms or 5 % of the median TTFT, whichever is more.
+    /// With fewer than 100 requests it only warns. Never on the virtual clock. Default `fail`.
+    pub lag: Threat,
+}
+
+impl Default for ValidityRules {
+    fn default() -> Self {
+        Self { lag: Threat::Fail }
+    }
+}
+
+/// What a threat to validity does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Threat {
+    /// The workload is INVALID and its gates are not judged.
+    Fail,
+    /// It is said.
+    Warn,
+    /// It is not looked for.
+    Off,
+}

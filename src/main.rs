@@ -1,0 +1,3 @@
+//! The `sagebench` binary.
+
+fn main() {}

@@ -1,0 +1,141 @@
+//! The table of metrics: one row each. The rule checker, the result files, reports and docs follow from it.
+
+/// The unit a metric is kept in outside the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// Milliseconds; flat names end in `_ms`.
+    Milliseconds,
+    /// Seconds; flat names end in `_s`.
+    Seconds,
+    /// Tokens per second; flat names end in `_tps`.
+    TokensPerSecond,
+    /// Requests per second; flat names end in `_rps`.
+    RequestsPerSecond,
+    /// A share between 0 and 1.
+    Ratio,
+    /// MiB; flat names end in `_mb`.
+    Mebibytes,
+    /// Bytes.
+    Bytes,
+    /// Tokens.
+    Tokens,
+    /// A plain number.
+    Count,
+}
+
+impl Unit {
+    /// What a flat name ends in.
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Self::Milliseconds => "_ms",
+            Self::Seconds => "_s",
+            Self::TokensPerSecond => "_tps",
+            Self::RequestsPerSecond => "_rps",
+            Self::Mebibytes => "_mb",
+            Self::Ratio | Self::Bytes | Self::Tokens | Self::Count => "",
+        }
+    }
+}
+
+/// What kind of number a metric is, which decides how a rule may ask for it and how it is judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// One value per request or per token: needs an aggregation such as `p99(...)`.
+    Samples,
+    /// A share of requests or events; stands bare in a rule.
+    Rate,
+    /// A count or total; stands bare.
+    Count,
+    /// One number per workload; stands bare.
+    Value,
+}
+
+/// Which direction is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Better {
+    /// Less is better.
+    Lower,
+    /// More is better.
+    Higher,
+    /// Neither is.
+    Neither,
+}
+
+/// One metric.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Metric {
+    /// The name in rules: `ttft`, `error_rate`.
+    pub name: &'static str,
+    /// Other names for the same: `itl`.
+    pub aliases: &'static [&'static str],
+    /// Its unit in files.
+    pub unit: Unit,
+    /// What kind of number it is.
+    pub kind: Kind,
+    /// Which direction is better.
+    pub better: Better,
+    /// Its definition.
+    pub doc: &'static str,
+}
+
+macro_rules! metrics {
+    ($($name:literal $([$($alias:literal),+])? $unit:ident $kind:ident $better:ident $doc:literal;)+) => {
+        /// Every metric, in the order of the documentation.
+        pub static METRICS: &[Metric] = &[$(Metric {
+            name: $name, aliases: &[$($($alias),+)?], unit: Unit::$unit, kind: Kind::$kind, better: Better::$better, doc: $doc,
+        }),+];
+    };
+}
+
+metrics! {
+    "ttft" Milliseconds Samples Lower "Time to first token: first content minus sent (closed loop) or minus due (open loop).";
+    "tbt" ["itl"] Milliseconds Samples Lower "Time between tokens: the gaps between successive tokens, pooled over all requests.";
+    "tpot" Milliseconds Samples Lower "Time per output token: (end − first) / (output tokens − tokens of the first event), per request.";
+    "e2e" ["latency"] Milliseconds Samples Lower "End to end: last content minus sent (closed loop) or minus due (open loop).";
+    "queue_delay" Milliseconds Samples Lower "Sent minus due: how late a request left the client, waiting under `max_in_flight` included.";
+    "throughput" TokensPerSecond Samples Higher "Output tokens divided by end-to-end time, per successful request.";
+    "prompt_tokens" Tokens Samples Neither "Prompt tokens per request.";
+    "output_tokens" Tokens Samples Neither "Output tokens per successful request.";
+    "error_rate" Ratio Rate Lower "Failed requests divided by all counted requests.";
+    "slo_share" Ratio Rate Higher "Counted requests that succeeded and met every SLO limit.";
+    "prefix_hit_rate" Ratio Rate Higher "Prompt tokens served from the prefix cache divided by prompt tokens looked up, at first admissions.";
+    "spec_accept_rate" Ratio Rate Higher "Accepted draft tokens divided by draft tokens.";
+    "total_requests" Count Count Neither "Successful plus failed requests.";
+    "successful_requests" Count Count Higher "Requests answered completely.";
+    "failed_requests" Count Count Lower "Requests refused, timed out, cut off, malformed or answered with an error.";
+    "cancelled_requests" Count Count Neither "Requests that the client cancelled because the scenario asks for it.";
+    "kv_used_tokens" Tokens Value Lower "Peak of tokens resident in referenced KV blocks.";
+    "kv_used_bytes" Bytes Value Lower "`kv_used_tokens` times the model's bytes per token.";
+    "kv_capacity_tokens" Tokens Value Neither "Tokens that the KV cache can hold.";
+    "kv_total_tokens" Tokens Count Neither "Tokens whose keys and values were written, recomputed ones included.";
+    "evict_count" Count Count Lower "Cached blocks whose content was dropped for reuse.";
+    "evict_ms" Milliseconds Value Lower "The time those evictions took.";
+    "preempt_count" Count Count Lower "Times a running request lost its KV blocks and had to be computed again.";
+    "peak_mem" Mebibytes Value Lower "Peak memory of the server (modelled device memory on the mock), in MiB.";
+    "avg_mem" Mebibytes Value Lower "Mean memory of the server over time, in MiB.";
+    "output_throughput" TokensPerSecond Value Higher "All output tokens divided by the measured seconds.";
+    "input_throughput" TokensPerSecond Value Higher "All prompt tokens of successful requests divided by the measured seconds.";
+    "total_throughput" TokensPerSecond Value Higher "Prompt and output tokens divided by the measured seconds.";
+    "request_rate" RequestsPerSecond Value Higher "Successful requests divided by the measured seconds.";
+    "offered_rate" RequestsPerSecond Value Neither "Requests due divided by the time over which they were due.";
+    "goodput" RequestsPerSecond Value Higher "Successful requests that met every SLO limit divided by the measured seconds.";
+    "max_in_flight" Count Value Neither "The most requests that were in flight at once.";
+    "total_time" Seconds Value Lower "The measured seconds: from the first measured request due to the last one ended.";
+}
+
+impl Metric {
+    /// The metric of this name or alias.
+    pub fn named(name: &str) -> Option<&'static Self> {
+        METRICS.iter().find(|metric| metric.name == name || metric.aliases.contains(&name))
+    }
+
+    /// Its name in the flat result files without an aggregation: `output_throughput_tps`.
+    pub fn flat(&self) -> String {
+        format!("{}{}", self.name, self.unit.suffix())
+    }
+
+    /// Its name in the flat result files under an aggregation: `p99_ttft_ms`.
+    pub fn flat_of(&self, aggregation: &str) -> String {
+        format!("{aggregation}_{}{}", self.name, self.unit.suffix())
+    }
+}

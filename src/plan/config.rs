@@ -1,0 +1,473 @@
+//! What a scenario says about a workload's prompts, lengths and load. Doc comments here are the user manual.
+
+use std::path::PathBuf;
+
+use indexmap::IndexMap;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::sample::{Time, Tokens};
+use crate::units::{Duration, Rate, Ratio, TokenCount};
+
+crate::union! {
+    /// Where prompts come from.
+    pub enum Prompt {
+        "synthetic" => Synthetic(SyntheticPrompt),
+        "text" => Text(TextPrompt),
+        "file" => File(FilePrompt),
+        "trace" => Trace(TracePrompt),
+    }
+}
+
+/// Generated text of exactly as many tokens as asked for, distinct for each request and a pure function of the seed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SyntheticPrompt {
+    /// Tokens of each prompt, before any chat template.
+    pub tokens: Tokens,
+    /// A prefix that requests share on purpose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<SharedPrefix>,
+}
+
+/// The first tokens of a prompt, equal for all requests of a group.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SharedPrefix {
+    /// Tokens of the prefix; they are part of the prompt's length.
+    pub tokens: TokenCount,
+    /// How many different prefixes there are; each request draws one of them. Default 1.
+    #[serde(default = "one_group")]
+    #[schemars(range(min = 1))]
+    pub groups: u32,
+}
+
+fn one_group() -> u32 {
+    1
+}
+
+/// The same text for every request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TextPrompt {
+    /// The prompt.
+    #[schemars(length(min = 1))]
+    pub text: String,
+}
+
+/// Prompts from the rows of a file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FilePrompt {
+    /// The file, relative to the scenario.
+    pub path: PathBuf,
+    /// How its rows are read.
+    pub format: FileFormat,
+    /// For `jsonl`: which key of a row holds what. The key `prompt` must be named unless a row's own key is `prompt`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fields: Option<FileFields>,
+    /// In which order rows are taken.
+    #[serde(default)]
+    pub order: RowOrder,
+    /// Start again at the first row when all are used. When false, a plan that needs more rows than there are is an error.
+    #[serde(default = "yes")]
+    pub wrap: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// The format of a prompt file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FileFormat {
+    /// One JSON object per line, with the prompt as a string.
+    Jsonl,
+}
+
+/// Names of the keys in a JSONL row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FileFields {
+    /// The key of the prompt's text. Default `prompt`.
+    #[serde(default = "prompt_key")]
+    pub prompt: String,
+    /// The key of the number of output tokens, which then replaces the workload's `output` for that row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_tokens: Option<String>,
+}
+
+fn prompt_key() -> String {
+    "prompt".into()
+}
+
+/// In which order the rows of a file are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RowOrder {
+    /// As they stand.
+    #[default]
+    Sequential,
+    /// In an order drawn from the seed; each pass over the file draws its own.
+    Shuffle,
+}
+
+/// Lengths, shared blocks and arrivals of recorded traffic. The texts are synthetic.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TracePrompt {
+    /// The trace file, relative to the scenario.
+    pub path: PathBuf,
+    /// Its format.
+    pub format: TraceFormat,
+    /// For `jsonl`: which key of a row holds what.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fields: Option<TraceFields>,
+    /// Tokens in one block of `hash_ids`. Default 512, as in Mooncake's published traces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block_tokens: Option<TokenCount>,
+    /// Take only the arrivals from the first time until just before the second, counted from the first row; the window's start becomes time 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<[Duration; 2]>,
+    /// Take at most this many rows (of the window).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub limit: Option<u64>,
+    /// What to do with rows whose prompt and output together exceed `max_tokens`.
+    #[serde(default)]
+    pub too_long: TooLong,
+    /// The longest prompt plus output that counts as fitting. Without it every row fits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<TokenCount>,
+}
+
+/// The format of a trace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TraceFormat {
+    /// JSONL with `timestamp` (ms), `input_length`, `output_length`, `hash_ids` (kvcache-ai/Mooncake).
+    Mooncake,
+    /// CSV with `TIMESTAMP`, `ContextTokens`, `GeneratedTokens` (Azure's LLM inference traces, 2023 and 2024).
+    Azure,
+    /// CSV with `Timestamp` (s), `Request tokens`, `Response tokens` (`BurstGPT`, both header variants).
+    Burstgpt,
+    /// JSONL with keys named by `fields`.
+    Jsonl,
+}
+
+/// Names of the keys in a JSONL trace row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TraceFields {
+    /// The key of the arrival time.
+    #[serde(default = "default_timestamp")]
+    pub timestamp: String,
+    /// The unit of the arrival time. Default `ms`.
+    #[serde(default)]
+    pub timestamp_unit: TimeUnit,
+    /// The key of the prompt's length in tokens.
+    #[serde(default = "default_prompt_tokens")]
+    pub prompt_tokens: String,
+    /// The key of the output's length in tokens.
+    #[serde(default = "default_output_tokens")]
+    pub output_tokens: String,
+    /// The key of a list of block ids; equal leading ids mean an equal prefix.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocks: Option<String>,
+}
+
+fn default_timestamp() -> String {
+    "timestamp".into()
+}
+fn default_prompt_tokens() -> String {
+    "prompt_tokens".into()
+}
+fn default_output_tokens() -> String {
+    "output_tokens".into()
+}
+
+/// The unit of a number that stands for a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TimeUnit {
+    /// Seconds.
+    S,
+    /// Milliseconds.
+    #[default]
+    Ms,
+    /// Microseconds.
+    Us,
+    /// Nanoseconds.
+    Ns,
+}
+
+/// What to do with a request that is longer than allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TooLong {
+    /// Send it; the backend's refusal is a failed record.
+    #[default]
+    Reject,
+    /// Leave the row out; how many were left out is reported.
+    Skip,
+    /// Shorten the prompt, then the output, until it fits.
+    Clip,
+}
+
+/// How long answers are. Exactly one of `tokens` and `max_tokens`; a trace supplies its own lengths and takes neither.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Output {
+    /// Forces the length: the backend must answer with exactly so many tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<Tokens>,
+    /// Limits the length; the model may stop earlier.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<Tokens>,
+}
+
+crate::union! {
+    /// How requests are sent.
+    pub enum Load {
+        "closed" => Closed(ClosedLoad),
+        "open" => Open(OpenLoad),
+        "stages" => Stages(StagesLoad),
+        "replay" => Replay(ReplayLoad),
+    }
+}
+
+/// A fixed number of users; each sends its next request when its last one has ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClosedLoad {
+    /// How many requests are in flight at once.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub concurrency: u32,
+    /// How long a user waits between the end of one request and the next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub think_time: Option<Time>,
+    /// Over how long the users arrive, evenly spaced. Default: all at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ramp_up: Option<Duration>,
+    /// End after so many requests, or `20x`: so many per user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests: Option<Requests>,
+    /// Start nothing new after this long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration: Option<Duration>,
+}
+
+/// Requests arrive by the clock, whether earlier ones have ended or not.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OpenLoad {
+    /// Mean arrival rate.
+    pub rate: Rate,
+    /// The law of the times between arrivals. Default `poisson`.
+    #[serde(default)]
+    pub arrival: Arrival,
+    /// At most so many in flight; a request that waits for its place is recorded with `cap_wait`, which counts in its TTFT.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub max_in_flight: Option<u32>,
+    /// End after so many requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub requests: Option<u64>,
+    /// Start nothing new after this long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration: Option<Duration>,
+}
+
+crate::union! {
+    /// The law of the times between arrivals.
+    pub enum Arrival {
+        "constant" => Constant(ConstantArrival),
+        "poisson" => Poisson(PoissonArrival),
+        "gamma" => Gamma(GammaArrival),
+    }
+    short { "type": "string", "enum": ["constant", "poisson"], "description": "An arrival law without parameters." }
+        => |value| match value.as_str() {
+            Some("constant") => Ok(Arrival::Constant(ConstantArrival {})),
+            Some("poisson") => Ok(Arrival::Poisson(PoissonArrival {})),
+            _ => Err(format!("unknown arrival {value}; constant, poisson, or a map with `kind: gamma`")),
+        }
+}
+
+impl Default for Arrival {
+    fn default() -> Self {
+        Self::Poisson(PoissonArrival {})
+    }
+}
+
+/// Evenly spaced arrivals, the first at time 0.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ConstantArrival {}
+
+/// Exponential times between arrivals: independent users.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PoissonArrival {}
+
+/// Gamma times between arrivals of the same mean: `burstiness` is the shape, 1 is Poisson, below 1 comes in bursts, above 1 is more even.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GammaArrival {
+    /// The shape of the gamma law, above 0.
+    #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 1000))]
+    pub burstiness: f64,
+}
+
+/// A load that changes with time. All stages set a rate, or all set a concurrency.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StagesLoad {
+    /// The stages, one after another.
+    #[schemars(length(min = 1))]
+    pub stages: Vec<Stage>,
+    /// The law of the times between arrivals in stages that set a rate. Default `poisson`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arrival: Option<Arrival>,
+    /// At most so many in flight, in stages that set a rate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub max_in_flight: Option<u32>,
+    /// End after so many requests, if the stages have not ended before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub requests: Option<u64>,
+}
+
+/// One stage of a load.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Stage {
+    /// How long it lasts.
+    pub duration: Duration,
+    /// Its arrival rate: throughout (`step`) or reached at its end (`linear`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Rate>,
+    /// Its number of users: throughout (`step`) or reached at its end (`linear`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 1_000_000))]
+    pub concurrency: Option<u32>,
+    /// How it gets from the last stage's value to its own. Default `step`. The value before the first stage is 0.
+    #[serde(default)]
+    pub shape: Shape,
+}
+
+/// How a stage changes the load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Shape {
+    /// At once.
+    #[default]
+    Step,
+    /// In a straight line over the stage.
+    Linear,
+}
+
+/// The arrivals of the workload's own trace.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReplayLoad {
+    /// Time runs so many times faster. Default 1.
+    #[serde(default = "unit_speed")]
+    #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 1_000_000))]
+    pub speed: f64,
+    /// At most so many in flight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub max_in_flight: Option<u32>,
+    /// End after so many requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub requests: Option<u64>,
+    /// Start nothing new after this long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration: Option<Duration>,
+}
+
+fn unit_speed() -> f64 {
+    1.0
+}
+
+/// A number of requests: in all, or per user as `20x`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Requests {
+    /// In all.
+    Total(u64),
+    /// For each user of a closed loop.
+    PerUser(u64),
+}
+
+impl Serialize for Requests {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Total(n) => serializer.serialize_u64(*n),
+            Self::PerUser(n) => serializer.collect_str(&format_args!("{n}x")),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Requests {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = serde_json::Value::deserialize(deserializer)?;
+        let parsed = match &value {
+            serde_json::Value::Number(n) => n.as_u64().map(Self::Total),
+            serde_json::Value::String(text) => {
+                text.strip_suffix('x').and_then(|n| n.parse().ok()).map(Self::PerUser)
+            }
+            _ => None,
+        };
+        parsed.filter(|requests| !matches!(requests, Self::Total(0) | Self::PerUser(0))).ok_or_else(|| {
+            serde::de::Error::custom(format!(
+                "{value} is no number of requests; write 100, or 20x for 20 per user"
+            ))
+        })
+    }
+}
+
+impl JsonSchema for Requests {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Requests".into()
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": ["integer", "string"],
+            "minimum": 1,
+            "pattern": "^[1-9][0-9]*x$",
+            "description": "A number of requests in all, or per user as `20x`.",
+            "examples": [100, "20x"],
+        })
+    }
+}
+
+/// What is sent before measuring starts, under the same load and from the same sources. The load does not pause
+/// between the two; exactly one of `requests` and `duration`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Warmup {
+    /// So many requests more, ahead of the measured ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub requests: Option<u64>,
+    /// What is due in this time counts as warm-up; the load's own `duration` starts after it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration: Option<Duration>,
+}
+
+/// Requests that the client gives up on, as impatient users do. They are no failures and are counted apart.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Cancel {
+    /// The share of requests that are cancelled, drawn from the seed.
+    pub rate: Ratio,
+    /// After so many output tokens.
+    pub after_tokens: TokenCount,
+}
+
+/// Free labels that rules (`where`) and reports can use.
+pub type Tags = IndexMap<String, String>;

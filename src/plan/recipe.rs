@@ -1,0 +1,205 @@
+//! The plan's own types: no default left, no name left to look up.
+
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::config::Tags;
+use crate::record::{Basis, Phase};
+use crate::units::Ns;
+
+/// The coordinates of a matrix point: path suffix to value, in the order of the axes. Empty without a matrix.
+pub type Point = IndexMap<String, Value>;
+
+/// Everything that will be played, once per backend.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The scenario's seed.
+    pub seed: u64,
+    /// The workloads (and their matrix points) in order.
+    pub workloads: Vec<WorkloadPlan>,
+    /// Hash over lengths, load laws, arrivals, groups and sampling: what two runs must share to be comparable. Hex.
+    pub schedule_digest: String,
+    /// Hash over prompt sources, the generator's version and the tokenizer. Hex.
+    pub content_digest: String,
+}
+
+/// One workload at one point.
+#[derive(Debug, Clone)]
+pub struct WorkloadPlan {
+    /// Its full name, such as `chat@concurrency=4`.
+    pub name: String,
+    /// The name in the scenario, `chat`.
+    pub family: String,
+    /// Its coordinates.
+    pub point: Point,
+    /// Its tags.
+    pub tags: Tags,
+    /// When requests are sent.
+    pub load: LoadPlan,
+    /// Where recipes come from.
+    pub recipes: RecipeSource,
+    /// How many measured requests at most; `None` when only time ends it.
+    pub requests: Option<u64>,
+    /// After how long nothing new starts, counted from the start of measuring.
+    pub duration: Option<Ns>,
+    /// What comes before measuring.
+    pub warmup: WarmupPlan,
+    /// The longest one request may take from when it is sent.
+    pub timeout: Ns,
+    /// The longest the whole workload may take.
+    pub total_timeout: Option<Ns>,
+    /// How often it is played.
+    pub repeats: u32,
+    /// How many rows of a trace were left out as too long.
+    pub skipped_rows: u64,
+}
+
+/// What comes before measuring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WarmupPlan {
+    /// Nothing.
+    None,
+    /// So many requests.
+    Requests(u64),
+    /// What is due in so long.
+    Duration(Ns),
+}
+
+/// When requests are sent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "law", rename_all = "snake_case")]
+pub enum LoadPlan {
+    /// Users who each wait for their answer. `Recipe::arrival` is `None`; `Recipe::think` is how long the user waits before sending it.
+    Closed {
+        /// How many users there are, over time; constant for `kind: closed`.
+        users: UserCurve,
+        /// Over how long the first users arrive.
+        ramp_up: Ns,
+    },
+    /// By the clock: each recipe has its arrival.
+    Open {
+        /// At most so many in flight.
+        max_in_flight: Option<u32>,
+    },
+}
+
+impl LoadPlan {
+    /// From which moment latency counts under this load.
+    pub fn basis(&self) -> Basis {
+        match self {
+            Self::Closed { .. } => Basis::Sent,
+            Self::Open { .. } => Basis::Due,
+        }
+    }
+}
+
+/// A number of users over time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UserCurve {
+    /// Always so many.
+    Constant(u32),
+    /// Pieces one after another: (length, users at its start, users at its end); in a straight line between the two.
+    Pieces(Vec<(Ns, u32, u32)>),
+}
+
+/// Where recipes come from: generated on demand, or read from a plan file.
+#[derive(Debug, Clone)]
+pub enum RecipeSource {
+    /// A pure function of (seed, phase, index).
+    Generated(Arc<super::Generator>),
+    /// As written in a plan file, in order of their due time.
+    Listed(Arc<[Recipe]>),
+}
+
+/// One request to be.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Recipe {
+    /// Its number within its phase, from 0.
+    pub index: u64,
+    /// Warm-up or measured.
+    pub phase: Phase,
+    /// When it is due, counted from the cell's T0; `None` when a user or another request decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arrival: Option<Ns>,
+    /// It is due so long after the measured request of that index ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<After>,
+    /// How long its user waits before sending it (closed loop).
+    #[serde(default)]
+    pub think: Ns,
+    /// Its prompt.
+    pub prompt: PromptRecipe,
+    /// Output tokens asked for.
+    pub output_tokens: u32,
+    /// Whether that length is forced.
+    pub forced: bool,
+    /// Our side cancels it after so many output tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancel_after: Option<u32>,
+    /// Seeds its content and whatever the backend draws for it.
+    pub seed: u64,
+}
+
+/// Releases a request when another has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct After {
+    /// The index of the measured request that must end first.
+    pub index: u64,
+    /// How long after it.
+    pub delay: Ns,
+}
+
+/// What a prompt is made of, small enough to keep a million of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum PromptRecipe {
+    /// Generated from the recipe's seed.
+    Synthetic {
+        /// Tokens in all.
+        tokens: u32,
+        /// The shared prefix, if any.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        prefix: Option<Prefix>,
+    },
+    /// A text given by the scenario or by a row of a file.
+    Text {
+        /// Its tokens.
+        tokens: u32,
+        /// The text.
+        text: Arc<str>,
+    },
+    /// Generated, block by block: equal leading ids mean an equal prefix.
+    Blocks {
+        /// Tokens in all; the last block may be partial.
+        tokens: u32,
+        /// Tokens in one block.
+        block_tokens: u32,
+        /// The block ids.
+        ids: Arc<[u64]>,
+    },
+}
+
+/// A prefix that requests of one group share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prefix {
+    /// Tokens of it.
+    pub tokens: u32,
+    /// Seeds its content; equal within the group.
+    pub seed: u64,
+}
+
+impl PromptRecipe {
+    /// Tokens of the prompt.
+    pub fn tokens(&self) -> u32 {
+        match self {
+            Self::Synthetic { tokens, .. } | Self::Text { tokens, .. } | Self::Blocks { tokens, .. } => {
+                *tokens
+            }
+        }
+    }
+}

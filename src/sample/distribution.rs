@@ -1,0 +1,170 @@
+//! The laws a number of tokens or a length of time may follow, as written and as sampled.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Draws;
+use crate::units::{Duration, TokenCount};
+
+/// What a distribution is over: converts to and from the float that is sampled.
+pub trait Quantity: Copy {
+    /// The quantity as a float (tokens, or nanoseconds).
+    fn to_float(self) -> f64;
+    /// The quantity nearest to a float, clamped to what the type can hold.
+    fn from_float(value: f64) -> Self;
+}
+
+impl Quantity for TokenCount {
+    fn to_float(self) -> f64 {
+        f64::from(self.0)
+    }
+    fn from_float(value: f64) -> Self {
+        Self(libm::round(value).clamp(1.0, f64::from(Self::MAX)) as u32)
+    }
+}
+
+impl Quantity for Duration {
+    fn to_float(self) -> f64 {
+        self.0 as f64
+    }
+    fn from_float(value: f64) -> Self {
+        Self(libm::round(value.max(0.0)) as u64)
+    }
+}
+
+/// Always the same value.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Fixed<T> {
+    /// The value.
+    pub value: T,
+}
+
+/// Every value from `min` to `max`, both included, is equally likely.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Uniform<T> {
+    /// The smallest value.
+    pub min: T,
+    /// The largest value.
+    pub max: T,
+}
+
+/// The normal law, cut to `min` and `max` (values outside are clamped).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, bound(deserialize = "T: Deserialize<'de>"))]
+pub struct Normal<T> {
+    /// The mean before clamping.
+    pub mean: T,
+    /// The standard deviation before clamping.
+    pub std: T,
+    /// Values below are raised to this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min: Option<T>,
+    /// Values above are lowered to this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<T>,
+}
+
+/// The log-normal law with this mean and standard deviation (of the values, not of their logarithms), clamped to `min` and `max`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, bound(deserialize = "T: Deserialize<'de>"))]
+pub struct Lognormal<T> {
+    /// The mean of the values before clamping.
+    pub mean: T,
+    /// The standard deviation of the values before clamping.
+    pub std: T,
+    /// Values below are raised to this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min: Option<T>,
+    /// Values above are lowered to this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<T>,
+}
+
+/// The Zipf law over `min..=max`: the k-th smallest value has probability proportional to k^-exponent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Zipf {
+    /// The smallest and likeliest value.
+    pub min: TokenCount,
+    /// The largest value.
+    pub max: TokenCount,
+    /// The exponent, above 0.
+    #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 20))]
+    pub exponent: f64,
+}
+
+/// Values drawn with replacement from one column of a CSV or JSONL file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Empirical {
+    /// The file, relative to the scenario.
+    pub path: PathBuf,
+    /// The CSV column or JSON key that holds the value: a number of tokens, or milliseconds where a time stands.
+    pub column: String,
+}
+
+crate::union! {
+    /// A number of tokens, fixed or drawn for each request.
+    pub enum Tokens {
+        "fixed" => Fixed(Fixed<TokenCount>),
+        "uniform" => Uniform(Uniform<TokenCount>),
+        "normal" => Normal(Normal<TokenCount>),
+        "lognormal" => Lognormal(Lognormal<TokenCount>),
+        "zipf" => Zipf(Zipf),
+        "empirical" => Empirical(Empirical),
+    }
+    short { "type": "integer", "minimum": 1, "maximum": 16_777_216, "description": "A fixed number of tokens." }
+        => |value| serde_json::from_value(value).map(|value| Tokens::Fixed(Fixed { value })).map_err(|e| e.to_string())
+}
+
+crate::union! {
+    /// A length of time, fixed or drawn each time.
+    pub enum Time {
+        "fixed" => Fixed(Fixed<Duration>),
+        "uniform" => Uniform(Uniform<Duration>),
+        "normal" => Normal(Normal<Duration>),
+        "lognormal" => Lognormal(Lognormal<Duration>),
+        "empirical" => Empirical(Empirical),
+    }
+    short { "$ref": "#/$defs/Duration" }
+        => |value| serde_json::from_value(value).map(|value| Time::Fixed(Fixed { value })).map_err(|e| e.to_string())
+}
+
+/// A distribution made ready for drawing.
+#[derive(Debug, Clone)]
+pub enum Sampler {
+    /// Always this.
+    Constant(f64),
+    /// Uniform over the integers of a closed range.
+    Uniform(f64, f64),
+    /// Mean, standard deviation, lower and upper bound.
+    Normal(f64, f64, f64, f64),
+    /// Location and scale of the logarithm, lower and upper bound.
+    Lognormal(f64, f64, f64, f64),
+    /// Cumulative weights over values that start at `.0`.
+    Zipf(u32, Vec<f64>),
+    /// One of these, each as likely.
+    Empirical(Vec<f64>),
+}
+
+impl Sampler {
+    /// Draws one value, unrounded.
+    pub fn draw(&self, draws: &mut Draws) -> f64 {
+        match self {
+            Self::Constant(value) => *value,
+            Self::Uniform(min, max) => min + draws.below((max - min) as u64 + 1) as f64,
+            Self::Normal(mean, std, min, max) => (mean + std * draws.normal()).clamp(*min, *max),
+            Self::Lognormal(mu, sigma, min, max) => libm::exp(mu + sigma * draws.normal()).clamp(*min, *max),
+            Self::Zipf(first, cumulative) => {
+                let total = cumulative.last().copied().unwrap_or(0.0);
+                let target = draws.unit() * total;
+                f64::from(*first) + cumulative.partition_point(|c| *c <= target) as f64
+            }
+            Self::Empirical(values) => values[draws.below(values.len() as u64) as usize],
+        }
+    }
+}

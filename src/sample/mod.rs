@@ -1,0 +1,10 @@
+//! Seeded draws: where randomness comes from and which laws numbers follow.
+//!
+//! Every draw is a pure function of (seed, purpose, index), so a request's numbers do not depend on how many others
+//! were drawn before it, and all arithmetic goes through `libm`, so they are equal on every platform.
+
+mod distribution;
+mod seed;
+
+pub use distribution::{Empirical, Fixed, Lognormal, Normal, Quantity, Sampler, Time, Tokens, Uniform, Zipf};
+pub use seed::{Draws, key};

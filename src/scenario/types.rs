@@ -1,0 +1,148 @@
+//! The scenario as written: every field of the language. Doc comments here are the user manual.
+
+use indexmap::IndexMap;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::backend::config::Backend;
+use crate::gate::config::{Gates, ValidityRules};
+use crate::plan::config::{Cancel, Load, Output, Prompt, Tags, Warmup};
+use crate::report::config::ReportFile;
+use crate::units::Duration;
+
+/// A benchmark: which workloads are played against which backends, and when the result passes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// Only for editors that read the schema's address from the file.
+    #[serde(default, rename = "$schema", skip_serializing)]
+    pub schema: Option<String>,
+    /// The version of the scenario language; this is 1.
+    #[schemars(extend("const" = 1))]
+    pub version: u32,
+    /// The scenario's name. Default: the file's name without its extension.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// What it is for, in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Another scenario file that this one builds on, relative to this file. Maps merge; scalars and lists are replaced.
+    #[serde(default, skip_serializing)]
+    pub extends: Option<String>,
+    /// Seeds every draw. The same scenario and seed give the same plan everywhere. Default 0.
+    #[serde(default)]
+    pub seed: u64,
+    /// The backends by name.
+    #[schemars(extend("propertyNames" = {"pattern": "^[a-z0-9_.-]+$"}, "minProperties" = 1))]
+    pub backends: IndexMap<String, Backend>,
+    /// Which backend runs, or a list of them. Default: the only one there is. `--backend` picks another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend: Option<BackendChoice>,
+    /// What every workload starts from: a workload's own keys go over it.
+    #[serde(default, skip_serializing)]
+    pub defaults: Option<Value>,
+    /// The workloads by name; they run one after another in this order.
+    #[schemars(extend("propertyNames" = {"pattern": "^[a-z0-9_.-]+$"}, "minProperties" = 1))]
+    pub workloads: IndexMap<String, Workload>,
+    /// The limits one request must keep to count for goodput, such as `ttft <= 500ms`. A workload's own list replaces it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slo: Vec<String>,
+    /// When the run passes.
+    #[serde(default)]
+    pub gates: Gates,
+    /// What makes a run invalid.
+    #[serde(default)]
+    pub validity: ValidityRules,
+    /// Reports beside the standard ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reports: Vec<ReportFile>,
+}
+
+/// One backend's name or a list of names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct BackendChoice(pub Vec<String>);
+
+impl<'de> Deserialize<'de> for BackendChoice {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        let list = if value.is_string() { Value::Array(vec![value]) } else { value };
+        serde_json::from_value(list).map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
+impl JsonSchema for BackendChoice {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "BackendChoice".into()
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "oneOf": [
+                { "type": "string", "description": "The backend that runs." },
+                { "type": "array", "items": { "type": "string" }, "minItems": 1, "uniqueItems": true, "description": "The backends that run, one after another." },
+            ],
+        })
+    }
+}
+
+/// One kind of traffic.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Workload {
+    /// What it is for, in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Where prompts come from.
+    pub prompt: Prompt,
+    /// How long answers are. A trace supplies its own lengths.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Output>,
+    /// How requests are sent.
+    pub load: Load,
+    /// What is sent before measuring starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warmup: Option<Warmup>,
+    /// The longest that one request may take, from when it is sent. Default 10m.
+    #[serde(default = "default_timeout")]
+    pub timeout: Duration,
+    /// The longest that the whole workload may take; what is in flight then is cut off and counts as timed out, and what was not yet sent is not sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total_timeout: Option<Duration>,
+    /// Play the workload so many times, each with draws of its own. Default 1.
+    #[serde(default = "once")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub repeats: u32,
+    /// Requests that the client gives up on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancel: Option<Cancel>,
+    /// Free labels that rules (`where`) and reports can use.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub tags: Tags,
+    /// The limits one request must keep to count for goodput; replaces the scenario's own list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slo: Option<Vec<String>>,
+    /// Run the workload at several points: a list of axes that multiply; the keys inside one axis walk together.
+    #[serde(default, skip_serializing)]
+    #[schemars(with = "Option<Vec<IndexMap<String, AxisValues>>>", length(min = 1))]
+    pub matrix: Option<Value>,
+}
+
+/// The values of one key of a matrix axis, or a map of longer paths (TOML's dotted keys).
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "only its schema is used: the matrix is expanded on the tree, before typing")]
+enum AxisValues {
+    /// The values, in order.
+    List(Vec<Value>),
+    /// Longer paths.
+    Nested(IndexMap<String, Value>),
+}
+
+fn default_timeout() -> Duration {
+    Duration(600 * crate::units::SECOND)
+}
+
+fn once() -> u32 {
+    1
+}

@@ -1,0 +1,1 @@
+//! Statistics as pure functions on slices, each with its source.

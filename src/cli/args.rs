@@ -1,0 +1,292 @@
+//! The command line as written. Doc comments here are the help texts and the man page.
+
+use std::path::PathBuf;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::backend::config::Clock;
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0        every gate passed
+  2        usage, or the scenario does not validate
+  3        could not be run: a workload without one success, an unwritable disk
+  4        a gate is inconclusive and `inconclusive: fail` or --strict says that this fails
+  5        the run is invalid: the client was the bottleneck
+  99       a gate failed
+  130, 143 interrupted; what was measured is written, marked incomplete";
+
+/// A benchmark engine for LLM inference: scenario files in, verdicts and reports out.
+#[derive(Debug, Parser)]
+#[command(name = "sagebench", version, styles = STYLES, after_help = EXIT_CODES, max_term_width = 100, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run scenarios: validate, plan, play, judge, report
+    Apply(Box<ApplyArgs>),
+    /// Run scenarios, or one of the contract's workloads by its old name
+    Run(Box<RunArgs>),
+    /// Check scenarios and print every error of every file
+    Validate(ValidateArgs),
+    /// Print what a scenario expands to, or write it as a plan file
+    Plan(PlanArgs),
+    /// Render a finished run with a template
+    Report(ReportArgs),
+    /// Print a JSON Schema
+    Schema(SchemaArgs),
+    /// Write a commented scenario to start from
+    Init(InitArgs),
+    /// Print shell completions
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page in roff
+    Man,
+}
+
+/// How much is said on standard error while running.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct Voice {
+    /// Print results and errors only
+    #[arg(short, long, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Print more (-vv: even more); `SAGEBENCH_LOG` filters by module
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// What changes a scenario before it is planned.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Changes {
+    /// Set a value of the scenario, such as `workloads.chat.load.concurrency=4` (repeatable)
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    pub set: Vec<String>,
+    /// Run on this backend instead of the scenario's choice (repeatable, or comma-separated)
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub backend: Vec<String>,
+    /// The model that the chosen backends report or load
+    #[arg(long, value_name = "MODEL")]
+    pub model: Option<String>,
+    /// Run only these workloads; a name stands for all its matrix points (repeatable, or comma-separated)
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// Replace the scenario's seed
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Play the chosen backends on this clock
+    #[arg(long, value_name = "CLOCK")]
+    pub clock: Option<ClockChoice>,
+    /// Three requests per workload and no gates: does the scenario work at all?
+    #[arg(long)]
+    pub smoke: bool,
+}
+
+/// A clock, on the command line.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum ClockChoice {
+    /// Simulated time
+    Virtual,
+    /// The machine's clock
+    Real,
+}
+
+impl From<ClockChoice> for Clock {
+    fn from(choice: ClockChoice) -> Self {
+        match choice {
+            ClockChoice::Virtual => Self::Virtual,
+            ClockChoice::Real => Self::Real,
+        }
+    }
+}
+
+/// Arguments of `apply`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ApplyArgs {
+    /// Scenario files (YAML or TOML), or names of shipped scenarios such as `year1`
+    #[arg(required_unless_present = "plan", value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// What changes the scenario.
+    #[command(flatten)]
+    pub changes: Changes,
+    /// What happens to the results.
+    #[command(flatten)]
+    pub results: Results,
+    /// Play a plan file written by `plan --out`
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["files", "set", "seed", "only", "smoke"])]
+    pub plan: Option<PathBuf>,
+    /// Validate and plan, print the plan, run nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// What happens to the results of a run.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Results {
+    /// The folder for results
+    #[arg(short, long, value_name = "DIR", default_value = "benchmark_results")]
+    pub output: PathBuf,
+    /// Finish an interrupted run of the same plan
+    #[arg(long, conflicts_with = "force")]
+    pub resume: bool,
+    /// Move an incomplete earlier run to the history and start afresh
+    #[arg(long)]
+    pub force: bool,
+    /// Let inconclusive rules fail the run
+    #[arg(long)]
+    pub strict: bool,
+    /// How much is said.
+    #[command(flatten)]
+    pub voice: Voice,
+}
+
+/// Arguments of `run`: those of `apply`, or `--workload`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct RunArgs {
+    /// Scenario files or names of shipped scenarios, as for `apply`
+    #[arg(required_unless_present = "workload", conflicts_with = "workload", value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// The contract's workloads: all of Year 1, or one of them
+    #[arg(long, value_enum, value_name = "WORKLOAD")]
+    pub workload: Option<ContractWorkload>,
+    /// What changes the scenario.
+    #[command(flatten)]
+    pub changes: Changes,
+    /// What happens to the results.
+    #[command(flatten)]
+    pub results: Results,
+}
+
+/// The contract's workloads by their short names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ContractWorkload {
+    /// All three
+    Year1,
+    /// `short_input`
+    Short,
+    /// `long_input`
+    Long,
+    /// `stress_test`
+    Stress,
+}
+
+/// Arguments of `validate`.
+#[derive(Debug, Clone, Args)]
+pub struct ValidateArgs {
+    /// Scenario files, or names of shipped scenarios
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Set a value of each scenario first (repeatable)
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    pub set: Vec<String>,
+    /// How errors are printed
+    #[arg(long, value_enum, default_value_t = DiagnosticFormat::Text)]
+    pub format: DiagnosticFormat,
+}
+
+/// How diagnostics are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DiagnosticFormat {
+    /// For people
+    Text,
+    /// One JSON array
+    Json,
+    /// GitHub workflow commands
+    Github,
+}
+
+/// Arguments of `plan`.
+#[derive(Debug, Clone, Args)]
+pub struct PlanArgs {
+    /// A scenario file, or the name of a shipped scenario
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// What changes the scenario.
+    #[command(flatten)]
+    pub changes: Changes,
+    /// Write the plan here, as JSON lines
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Print the first N prompts of each workload
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "3", conflicts_with = "out")]
+    pub prompts: Option<usize>,
+}
+
+/// Arguments of `report`.
+#[derive(Debug, Clone, Args)]
+#[command(group = clap::ArgGroup::new("source").required(true).args(["run", "input"]))]
+pub struct ReportArgs {
+    /// A results folder, its `run.json`, or a bare summary file
+    #[arg(value_name = "RUN")]
+    pub run: Option<PathBuf>,
+    /// The same, by its old name
+    #[arg(long, value_name = "FILE")]
+    pub input: Option<PathBuf>,
+    /// Render with this template: a file, or the name of a shipped one
+    #[arg(long, value_name = "FILE", conflicts_with = "format")]
+    pub template: Option<PathBuf>,
+    /// Render in a standard format
+    #[arg(long, value_enum, default_value_t = ReportFormat::Table)]
+    pub format: ReportFormat,
+    /// Write here instead of standard output
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+/// The standard formats of a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ReportFormat {
+    /// For a terminal
+    Table,
+    /// Markdown
+    Markdown,
+    /// The whole run as JSON
+    Json,
+    /// One self-contained page
+    Html,
+    /// JUnit XML
+    Junit,
+}
+
+/// Arguments of `schema`.
+#[derive(Debug, Clone, Args)]
+pub struct SchemaArgs {
+    /// Which schema
+    #[arg(value_enum, default_value_t = SchemaName::Scenario)]
+    pub name: SchemaName,
+}
+
+/// The schemas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SchemaName {
+    /// Scenario files, as an editor needs it
+    Scenario,
+    /// `run.json`
+    Run,
+    /// `<workload>_metrics.json`
+    Metrics,
+}
+
+/// Arguments of `init`.
+#[derive(Debug, Clone, Args)]
+pub struct InitArgs {
+    /// The file to write; its ending says YAML or TOML
+    #[arg(long, value_name = "FILE", default_value = "scenario.yaml")]
+    pub out: PathBuf,
+    /// Replace the file if it exists
+    #[arg(long)]
+    pub force: bool,
+}

@@ -1,0 +1,179 @@
+//! What was measured is never lost: signals, kills, full disks and closed pipes.
+
+mod common;
+
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use common::{Said, json, run, sagebench};
+use serde_json::Value;
+
+/// 120 requests, four at a time, in real time: about 0.4 s.
+const LONG: &str = "
+version: 1
+seed: 5
+backends:
+  mock: { kind: mock, clock: real, ttft: 4ms, tbt: 1ms, kv: { tokens: 4096 } }
+workloads:
+  first:
+    prompt: { kind: synthetic, tokens: 64 }
+    output: { tokens: 8 }
+    load: { kind: closed, concurrency: 4, requests: 60 }
+  second:
+    prompt: { kind: synthetic, tokens: 32 }
+    output: { tokens: 8 }
+    load: { kind: open, rate: 300/s, requests: 60 }
+gates: { confidence: none }
+validity: { lag: off }
+";
+
+fn start(dir: &Path, args: &[&str]) -> Child {
+    sagebench(dir).args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn signal(child: &Child, name: &str) {
+    let status = std::process::Command::new("kill").arg(format!("-{name}")).arg(child.id().to_string()).status();
+    assert!(status.unwrap().success());
+}
+
+fn finish(child: Child) -> Said {
+    child.wait_with_output().unwrap().into()
+}
+
+/// Waits until the run has recorded something.
+fn wait_for_journal(dir: &Path, bytes: u64) {
+    let journal = dir.join("benchmark_results/journal.bin");
+    while fs::metadata(&journal).map_or(0, |m| m.len()) < bytes {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn counts(dir: &Path) -> Vec<(String, Value)> {
+    ["first", "second"]
+        .iter()
+        .map(|name| {
+            let metrics = json(dir.join(format!("benchmark_results/{name}_metrics.json")));
+            ((*name).to_owned(), metrics["total_requests"].clone())
+        })
+        .collect()
+}
+
+#[test]
+fn a_signal_keeps_what_was_measured_and_resume_finishes_it() {
+    for (name, code) in [("INT", 130), ("TERM", 143)] {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("long.yaml"), LONG).unwrap();
+        let child = start(dir.path(), &["apply", "long.yaml"]);
+        wait_for_journal(dir.path(), 1500);
+        signal(&child, name);
+        let said = finish(child);
+        assert_eq!(said.code, Some(code), "{}\n{}", said.out, said.err);
+        let partial = json(dir.path().join("benchmark_results/run.json"));
+        assert_eq!(partial["complete"], false);
+        let measured = partial["overall"]["total_requests"].as_u64().unwrap();
+        assert!(measured > 0 && measured < 120, "{measured}");
+
+        // Without a word, the partial results are neither resumed nor thrown away.
+        let said = run(dir.path(), ["apply", "long.yaml"]);
+        assert_eq!(said.code, Some(2), "{}", said.err);
+        assert!(said.err.contains("--resume") && said.err.contains("--force"), "{}", said.err);
+
+        let said = run(dir.path(), ["apply", "long.yaml", "--resume"]);
+        assert_eq!(said.code, Some(0), "{}\n{}", said.out, said.err);
+        let full = json(dir.path().join("benchmark_results/run.json"));
+        assert_eq!(full["complete"], true);
+        assert_eq!(full["segments"].as_array().unwrap().len(), 2);
+        assert_eq!(counts(dir.path()), [("first".to_owned(), 60.into()), ("second".to_owned(), 60.into())]);
+        assert!(!dir.path().join("benchmark_results/journal.bin").exists());
+    }
+}
+
+#[test]
+fn resume_refuses_another_plan() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("long.yaml"), LONG).unwrap();
+    let said = run(dir.path(), ["apply", "long.yaml", "--resume"]);
+    assert_eq!(said.code, Some(2), "{}", said.err);
+    assert!(said.err.contains("no incomplete run"), "{}", said.err);
+    let child = start(dir.path(), &["apply", "long.yaml"]);
+    wait_for_journal(dir.path(), 1500);
+    signal(&child, "INT");
+    finish(child);
+    let said = run(dir.path(), ["apply", "long.yaml", "--resume", "--seed", "6"]);
+    assert_eq!(said.code, Some(5), "{}", said.err);
+    assert!(said.err.contains("another plan"), "{}", said.err);
+}
+
+#[test]
+fn killed_at_any_point_and_resumed_the_counts_are_those_of_a_whole_run() {
+    // A fixed sequence of moments spread over the run, so that a failure can be repeated.
+    for round in 0..20_u64 {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("long.yaml"), LONG).unwrap();
+        let mut child = start(dir.path(), &["apply", "long.yaml"]);
+        std::thread::sleep(Duration::from_millis(10 + (round * 7919) % 350));
+        signal(&child, "KILL");
+        child.wait().unwrap();
+        let results = dir.path().join("benchmark_results");
+        let resumable = results.join("journal.bin").exists();
+        let args: &[&str] =
+            if resumable { &["apply", "long.yaml", "--resume"] } else { &["apply", "long.yaml"] };
+        let said = run(dir.path(), args);
+        assert_eq!(said.code, Some(0), "round {round}: {}\n{}", said.out, said.err);
+        assert_eq!(
+            counts(dir.path()),
+            [("first".to_owned(), 60.into()), ("second".to_owned(), 60.into())],
+            "round {round}"
+        );
+        let requests = fs::read_to_string(results.join("requests.jsonl")).unwrap();
+        assert_eq!(requests.lines().count(), 120, "round {round}");
+    }
+}
+
+#[test]
+fn an_unwritable_folder_is_refused_before_anything_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("file"), "").unwrap();
+    let said = run(dir.path(), ["apply", "year1", "--output", "file/results"]);
+    assert_eq!(said.code, Some(3));
+    assert!(said.err.contains("cannot make the results folder file/results"), "{}", said.err);
+}
+
+#[test]
+fn a_full_disk_is_an_error_with_the_file_that_did_not_fit() {
+    // A file size limit makes writes fail in the middle as a full disk does.
+    let dir = tempfile::tempdir().unwrap();
+    let said: Said = std::process::Command::new("bash")
+        .current_dir(dir.path())
+        .args(["-c", "ulimit -f 8; exec \"$0\" apply year1"])
+        .arg(env!("CARGO_BIN_EXE_sagebench"))
+        .output()
+        .unwrap()
+        .into();
+    assert_eq!(said.code, Some(3), "{}\n{}", said.out, said.err);
+    assert!(said.err.contains("cannot write benchmark_results/"), "{}", said.err);
+    // What fits is there and whole.
+    let metrics = json(dir.path().join("benchmark_results/short_input_metrics.json"));
+    assert_eq!(metrics["total_requests"], 5);
+    let leftovers: Vec<_> = fs::read_dir(dir.path().join("benchmark_results"))
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().ends_with(".tmp"))
+        .collect();
+    assert!(leftovers.is_empty());
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = start(dir.path(), &["schema"]);
+    let mut first = [0];
+    let mut out = child.stdout.take().unwrap();
+    out.read_exact(&mut first).unwrap();
+    drop(out);
+    let said = finish(child);
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    assert_eq!(said.err, "");
+}

@@ -1,0 +1,193 @@
+//! Exit codes and what is said with them.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::{Said, json, repo, run};
+use serde_json::Value;
+
+fn apply(dir: &Path, scenario: &str, more: &[&str]) -> Said {
+    fs::write(dir.join("s.yaml"), scenario).unwrap();
+    run(dir, ["apply", "s.yaml"].iter().chain(more))
+}
+
+fn ten_requests(faults: &str, rules: &str) -> String {
+    format!(
+        "version: 1
+backends:
+  mock: {{ kind: mock, ttft: 10ms, tbt: 5ms, faults: [{faults}] }}
+workloads:
+  chat:
+    prompt: {{ kind: synthetic, tokens: 32 }}
+    output: {{ tokens: 16 }}
+    load: {{ kind: closed, concurrency: 3, requests: 10 }}
+    timeout: 2s
+gates: {{ confidence: none, rules: [{rules}] }}
+"
+    )
+}
+
+#[test]
+fn three_named_failures_of_ten_are_thirty_percent_and_fail_the_gate() {
+    let dir = tempfile::tempdir().unwrap();
+    let faults = "{ match: { index: [1, 4, 7] }, action: { kind: http_status, code: 500 } }";
+    let said = apply(dir.path(), &ten_requests(faults, "error_rate <= 5%"), &[]);
+    assert_eq!(said.code, Some(99), "{}", said.err);
+    let metrics = json(dir.path().join("benchmark_results/chat_metrics.json"));
+    assert_eq!(metrics["error_rate"], 0.3);
+    assert_eq!(metrics["failed_requests"], 3);
+    assert_eq!(metrics["errors"], serde_json::json!({"http_500": 3}));
+    // The failed gate is shown at its own line, with what was measured.
+    assert!(said.err.contains("s.yaml:10:"), "{}", said.err);
+    assert!(said.err.contains("30%"), "{}", said.err);
+}
+
+#[test]
+fn a_workload_without_one_success_could_not_be_run() {
+    let dir = tempfile::tempdir().unwrap();
+    for action in ["{ kind: timeout }", "{ kind: http_status, code: 503 }", "{ kind: disconnect, after_tokens: 3 }"] {
+        let faults = format!("{{ match: {{ every: 1 }}, action: {action} }}");
+        let said = apply(dir.path(), &ten_requests(&faults, ""), &["--force"]);
+        assert_eq!(said.code, Some(3), "{action}: {}", said.err);
+        let metrics = json(dir.path().join("benchmark_results/chat_metrics.json"));
+        assert_eq!(metrics["error_rate"], 1.0, "{action}");
+        assert!(metrics["avg_ttft_ms"].is_null(), "{action}: a failed side has no latency");
+    }
+}
+
+#[test]
+fn the_error_rate_of_drawn_faults_is_what_the_fault_log_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let scenario = ten_requests("{ match: { rate: 20% }, action: { kind: http_status, code: 429 } }", "error_rate <= 100%")
+        .replace("requests: 10", "requests: 500");
+    let said = apply(dir.path(), &scenario, &[]);
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    let run = json(dir.path().join("benchmark_results/run.json"));
+    let log: Vec<u64> =
+        run["cells"][0]["faults"].as_array().unwrap().iter().map(|f| f["index"].as_u64().unwrap()).collect();
+    let rows = fs::read_to_string(dir.path().join("benchmark_results/requests.jsonl")).unwrap();
+    let mut failed: Vec<u64> = rows
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .filter(|row| row["outcome"] != "success")
+        .map(|row| row["index"].as_u64().unwrap())
+        .collect();
+    failed.sort_unstable();
+    let mut log_sorted = log.clone();
+    log_sorted.sort_unstable();
+    assert_eq!(failed, log_sorted);
+    // 500 draws at 20 %: five standard deviations are 45.
+    assert!((55..=145).contains(&log.len()), "{}", log.len());
+
+    // The same requests fail at any concurrency.
+    let said = apply(dir.path(), &scenario.replace("concurrency: 3", "concurrency: 50"), &[]);
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    let run = json(dir.path().join("benchmark_results/run.json"));
+    let mut again: Vec<u64> =
+        run["cells"][0]["faults"].as_array().unwrap().iter().map(|f| f["index"].as_u64().unwrap()).collect();
+    again.sort_unstable();
+    assert_eq!(again, log_sorted);
+}
+
+#[test]
+fn the_strongest_exit_code_wins_over_all_files() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("fails.yaml"), ten_requests("", "avg(ttft) <= 1ms")).unwrap();
+    fs::write(dir.path().join("passes.yaml"), ten_requests("", "avg(ttft) <= 1s")).unwrap();
+    let said = run(dir.path(), ["apply", "passes.yaml", "fails.yaml"]);
+    assert_eq!(said.code, Some(99), "{}", said.err);
+    for name in ["passes", "fails"] {
+        assert!(dir.path().join(format!("benchmark_results/{name}/chat_metrics.json")).is_file());
+    }
+    // A file that does not validate stops all of them before anything runs.
+    fs::write(dir.path().join("broken.yaml"), "version: 2\n").unwrap();
+    let said = run(dir.path(), ["apply", "-o", "other", "passes.yaml", "broken.yaml"]);
+    assert_eq!(said.code, Some(2), "{}", said.err);
+    assert!(!dir.path().join("other").exists());
+}
+
+#[test]
+fn a_metric_that_is_not_known_fails_its_rule_unless_it_says_otherwise() {
+    let dir = tempfile::tempdir().unwrap();
+    for (rule, code) in [
+        ("prefix_hit_rate >= 10%", 99),
+        ("{ rule: prefix_hit_rate >= 10%, no_data: warn }", 0),
+        ("{ rule: prefix_hit_rate >= 10%, no_data: skip }", 0),
+        ("{ rule: prefix_hit_rate >= 10%, severity: warn }", 0),
+    ] {
+        let said = apply(dir.path(), &ten_requests("", rule), &[]);
+        assert_eq!(said.code, Some(code), "{rule}: {}", said.err);
+    }
+}
+
+#[test]
+fn smoke_runs_three_requests_and_no_gates() {
+    let dir = tempfile::tempdir().unwrap();
+    let said = apply(dir.path(), &ten_requests("", "avg(ttft) <= 1ms"), &["--smoke"]);
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    let summary = json(dir.path().join("benchmark_results/benchmark_summary.json"));
+    assert_eq!(summary["overall"]["total_requests"], 3);
+}
+
+#[test]
+fn changes_on_the_command_line_reach_the_plan() {
+    let dir = tempfile::tempdir().unwrap();
+    let scenario = ten_requests("", "");
+    let digest = |more: &[&str]| {
+        fs::write(dir.path().join("s.yaml"), &scenario).unwrap();
+        let said = run(dir.path(), ["plan", "s.yaml", "--out", "p.jsonl"].iter().chain(more));
+        assert_eq!(said.code, Some(0), "{}", said.err);
+        let text = fs::read_to_string(dir.path().join("p.jsonl")).unwrap();
+        let header: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+        header["schedule_digest"].as_str().unwrap().to_owned()
+    };
+    let plain = digest(&[]);
+    assert_eq!(plain, digest(&[]));
+    assert_eq!(plain, digest(&["--clock", "real"]), "the clock is no part of the schedule");
+    assert_ne!(plain, digest(&["--seed", "9"]));
+    assert_ne!(plain, digest(&["--set", "workloads.chat.load.concurrency=4"]));
+    assert_ne!(plain, digest(&["--smoke"]));
+}
+
+#[test]
+fn a_plan_file_replays_the_run_it_was_made_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = repo("scenarios/sweep.yaml");
+    let said = run(dir.path(), ["plan".as_ref(), file.as_os_str(), "--out".as_ref(), "plan.jsonl".as_ref()]);
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    let direct = run(dir.path(), ["apply".as_ref(), file.as_os_str(), "-o".as_ref(), "direct".as_ref()]);
+    let replayed = run(dir.path(), ["apply", "--plan", "plan.jsonl", "-o", "replayed"]);
+    assert_eq!((direct.code, replayed.code), (Some(0), Some(0)), "{}\n{}", direct.err, replayed.err);
+    for name in ["requests.jsonl", "sweep.csv", "benchmark_summary.json"] {
+        let [a, b] = ["direct", "replayed"].map(|d| fs::read_to_string(dir.path().join(d).join(name)).unwrap());
+        assert_eq!(a, b, "{name}");
+    }
+}
+
+#[test]
+fn usage_errors_exit_2_and_help_exits_0() {
+    let dir = tempfile::tempdir().unwrap();
+    for (args, code) in [
+        (&["--help"][..], 0),
+        (&["--version"], 0),
+        (&["apply", "--help"], 0),
+        (&["completions", "bash"], 0),
+        (&["man"], 0),
+        (&[], 2),
+        (&["aply"], 2),
+        (&["apply"], 2),
+        (&["apply", "missing.yaml"], 2),
+        (&["apply", "year1", "--only", "nothing"], 2),
+        (&["apply", "year1", "--backend", "nothing"], 2),
+        (&["apply", "year1", "--set", "workloads.nothing"], 2),
+        (&["report", "nothing"], 2),
+        (&["plan", "year9"], 2),
+    ] {
+        let said = run(dir.path(), args);
+        assert_eq!(said.code, Some(code), "{args:?}: {}", said.err);
+        assert!(code == 0 || !said.err.is_empty(), "{args:?} says nothing");
+    }
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "usage errors leave nothing behind");
+}

@@ -24,6 +24,21 @@ pub enum Unit {
 }
 
 impl Unit {
+    /// How it is printed behind a number; nothing for a plain one. A ratio is printed as a percentage.
+    pub fn symbol(self) -> &'static str {
+        match self {
+            Self::Milliseconds => "ms",
+            Self::Seconds => "s",
+            Self::TokensPerSecond => "tok/s",
+            Self::RequestsPerSecond => "req/s",
+            Self::Ratio => "%",
+            Self::Mebibytes => "MiB",
+            Self::Bytes => "B",
+            Self::Tokens => "tokens",
+            Self::Count => "",
+        }
+    }
+
     /// What a flat name ends in.
     pub fn suffix(self) -> &'static str {
         match self {
@@ -129,9 +144,10 @@ impl Metric {
         METRICS.iter().find(|metric| metric.name == name || metric.aliases.contains(&name))
     }
 
-    /// Its name in the flat result files without an aggregation: `output_throughput_tps`.
+    /// Its name in the flat result files without an aggregation: `output_throughput_tps`. `evict_ms` carries its unit already.
     pub fn flat(&self) -> String {
-        format!("{}{}", self.name, self.unit.suffix())
+        let suffix = self.unit.suffix();
+        format!("{}{suffix}", self.name.strip_suffix(suffix).unwrap_or(self.name))
     }
 
     /// Its name in the flat result files under an aggregation: `p99_ttft_ms`.

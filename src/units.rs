@@ -59,6 +59,34 @@ fn trim(value: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
+/// A number for people: four significant digits, thousands with a comma, no trailing zeros, and its unit.
+///
+/// Digits before the point are never rounded away: `45.2 ms`, `1,285 ms`, `24,576 MiB`. The unit `%` takes a ratio: 0.02 is
+/// `2%`. What is no finite number is `n/a`.
+pub fn human(value: f64, unit: &str) -> String {
+    if !value.is_finite() {
+        return "n/a".to_owned();
+    }
+    let value = if unit == "%" { value * 100.0 } else { value };
+    let digits = if value == 0.0 { 0 } else { libm::floor(libm::log10(value.abs())) as i32 + 1 };
+    // Nothing that is printed here needs more than twelve decimals.
+    let decimals = (4 - digits).clamp(0, 12) as usize;
+    let text = format!("{:.decimals$}", value.abs());
+    let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
+    let fraction = fraction.trim_end_matches('0');
+    let mut grouped = String::new();
+    for (at, digit) in whole.chars().enumerate() {
+        if at > 0 && (whole.len() - at).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    let point = if fraction.is_empty() { "" } else { "." };
+    let sign = if value < 0.0 && (whole != "0" || !fraction.is_empty()) { "-" } else { "" };
+    let space = if unit.is_empty() || unit == "%" { "" } else { " " };
+    format!("{sign}{grouped}{point}{fraction}{space}{unit}")
+}
+
 /// One quantity type: its text form, its serde form and its schema.
 macro_rules! quantity {
     ($name:ident, pattern: $pattern:literal, description: $description:literal, examples: $examples:expr) => {
@@ -328,5 +356,37 @@ impl JsonSchema for TokenCount {
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "type": "integer", "minimum": 1, "maximum": Self::MAX, "description": "A number of tokens, at least 1." })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::human;
+
+    #[test]
+    fn numbers_for_people() {
+        let cases = [
+            (45.2, "ms", "45.2 ms"),
+            (1285.0, "ms", "1,285 ms"),
+            (92.4499, "ms", "92.45 ms"),
+            (12_850.4, "ms", "12,850 ms"),
+            (0.02, "%", "2%"),
+            (0.031_234_5, "%", "3.123%"),
+            (1.0, "%", "100%"),
+            (24_576.0, "MiB", "24,576 MiB"),
+            (134_217_728.0, "B", "134,217,728 B"),
+            (4096.0, "tokens", "4,096 tokens"),
+            (0.0, "", "0"),
+            (999.96, "ms", "1,000 ms"),
+            (0.000_123_46, "s", "0.0001235 s"),
+            (-3.25, "", "-3.25"),
+            (-1e-30, "", "0"),
+            (100.0, "tok/s", "100 tok/s"),
+            (f64::NAN, "ms", "n/a"),
+            (f64::INFINITY, "ms", "n/a"),
+        ];
+        for (value, unit, expected) in cases {
+            assert_eq!(human(value, unit), expected);
+        }
     }
 }

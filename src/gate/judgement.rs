@@ -40,11 +40,14 @@ pub struct Judgement {
     pub limit: f64,
     /// The unit of both, as printed: `ms`, `tok/s`, `MiB`, `%` (value and limit stay ratios), or nothing.
     pub unit: String,
-    /// A confidence interval of the value where one was computed.
+    /// A confidence interval of the value where one was computed. Its two bounds are the two one-sided ones that the
+    /// verdict comes from: a rule that is decided by a test has its limit outside.
     pub interval: Option<[f64; 2]>,
+    /// How likely the interval holds the true value: 0.9 where each bound alone holds at 95 %.
+    pub interval_level: Option<f64>,
     /// Samples behind the value.
     pub samples: Option<u64>,
-    /// How it was judged, in a few words: `exact`, `point`, `binomial test at 95%`.
+    /// How it was judged, in a few words: `exact`, `point`, `binomial test at 95%, n = 1000 (effective 280)`.
     pub method: String,
     /// Why, where that needs saying: why there is no data, how many samples are missing.
     pub reason: Option<String>,

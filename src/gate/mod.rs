@@ -1,6 +1,21 @@
 //! Holds metrics against rules: verdicts, and what a run as a whole comes to.
+//!
+//! [`check`] reads every rule before anything runs and says which can not be judged; [`judge`] gives one rule its verdict
+//! for one workload on one backend; [`outcome`] makes an exit code of all of them. What is measured comes through
+//! [`Evidence`]; nothing here opens a file or prints.
 
+mod check;
 pub mod config;
+mod evidence;
+pub mod exit;
+mod explain;
+mod judge;
 mod judgement;
+mod outcome;
 
+pub use check::{Checked, Finding, Planned, PlannedBackend, PlannedWorkload, Scope, ScopedRule, Site, check};
+pub use evidence::{Event, Evidence};
+pub use explain::explain;
+pub use judge::{Case, judge};
 pub use judgement::*;
+pub use outcome::{Facts, Outcome, outcome};

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::metric::Metric;
+use crate::metric::{Metric, Unit};
 
 /// Bytes of the rule's text.
 pub type Bytes = Range<usize>;
@@ -35,6 +35,38 @@ pub enum Subject {
     Plain(&'static Metric),
 }
 
+impl Subject {
+    /// The unit its limit is in.
+    pub fn unit(&self) -> Unit {
+        match self {
+            Self::Aggregate(Aggregate::Count, _) => Unit::Count,
+            Self::Aggregate(_, metric) | Self::Plain(metric) => metric.unit,
+            Self::Share(_) => Unit::Ratio,
+        }
+    }
+
+    /// Whether two measurements of it are hardly ever equal, so that `==` would be no sensible question.
+    pub(super) fn continuous(&self) -> bool {
+        let estimated = matches!(
+            self,
+            Self::Aggregate(Aggregate::Avg | Aggregate::Med | Aggregate::Stddev | Aggregate::Quantile(_), _)
+        );
+        estimated || !matches!(self.unit(), Unit::Count | Unit::Tokens | Unit::Bytes)
+    }
+}
+
+/// Whether a metric that is one number counts requests, so that `where` can narrow it to some of them.
+pub fn counts_requests(metric: &Metric) -> bool {
+    matches!(metric.name, "error_rate" | "slo_share") || metric.name.ends_with("_requests")
+}
+
+impl Rule {
+    /// The conditions that choose requests; those on tags choose workloads.
+    pub fn filter_on_metrics(&self) -> Vec<Condition> {
+        self.filter.iter().filter(|condition| matches!(condition.on, On::Metric(..))).cloned().collect()
+    }
+}
+
 /// How many values become one.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Aggregate {
@@ -56,6 +88,17 @@ pub enum Aggregate {
     Quantile(f64),
 }
 
+impl Aggregate {
+    /// The quantile that it is, between 0 and 1 exclusive; `None` for all that is none.
+    pub fn quantile(self) -> Option<f64> {
+        match self {
+            Self::Med => Some(0.5),
+            Self::Quantile(q) => Some(q),
+            Self::Avg | Self::Min | Self::Max | Self::Stddev | Self::Sum | Self::Count => None,
+        }
+    }
+}
+
 /// A comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Op {
@@ -74,6 +117,16 @@ pub enum Op {
 }
 
 impl Op {
+    /// Whether it is an upper limit: `<` or `<=`.
+    pub fn is_upper(self) -> bool {
+        matches!(self, Self::Lt | Self::Le)
+    }
+
+    /// Whether it is `==` or `!=`.
+    pub fn is_equality(self) -> bool {
+        matches!(self, Self::Eq | Self::Ne)
+    }
+
     /// Whether `left op right` holds.
     pub fn holds(self, left: f64, right: f64) -> bool {
         match self {
@@ -98,6 +151,21 @@ pub struct Condition {
     pub op: Op,
     /// Where it stands.
     pub at: Bytes,
+}
+
+impl Condition {
+    /// Whether a request meets it, given the value that the request has for a metric (`None` never does) and the tags of
+    /// its workload.
+    pub fn is_met(
+        &self,
+        value: impl FnOnce(&'static Metric) -> Option<f64>,
+        tag: impl FnOnce(&str) -> Option<String>,
+    ) -> bool {
+        match &self.on {
+            On::Metric(metric, limit) => value(metric).is_some_and(|value| self.op.holds(value, *limit)),
+            On::Tag(name, word) => (tag(name).as_deref() == Some(word.as_str())) == (self.op == Op::Eq),
+        }
+    }
 }
 
 /// What a condition looks at, and the value it compares with.

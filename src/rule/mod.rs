@@ -1,5 +1,30 @@
-//! The rule language: `p99(ttft) < 80ms where turn >= 2`. A leaf: it knows metrics and units, and no results.
+//! The rule language: `p99(ttft) < 80ms where prompt_tokens >= 1000`. A leaf: it knows metrics and units, and no results.
+//!
+//! ```text
+//! rule    = subject , op , limit , [ "where" , condition , { "and" , condition } ] ;
+//! subject = aggregate "(" metric ")" | "share(" condition , { "and" , condition } ")" | metric | flat name ;
+//! limit   = number , [ unit ] ;
+//! aggregate = "avg" | "min" | "max" | "med" | "stddev" | "sum" | "count" | "p" number ;
+//! op      = "<" | "<=" | ">" | ">=" | "==" | "!=" ;
+//! condition = metric , op , number , [ unit ] | tag , ( "==" | "!=" ) , word ;
+//! ```
+//!
+//! A bare metric is a rate, a count or a value; a metric of many values needs an aggregate. A flat name is one of the result
+//! files, `p99_ttft_ms` or `peak_mem_mb`; it carries its unit, so its limit may be a bare number. A word is letters, digits,
+//! `_`, `.` and `-`, or anything in double quotes. A tag in `where` chooses workloads; a metric there chooses requests.
+//!
+//! [`parse`] reports every error it can tell without guessing, each at its bytes of the text.
 
+mod amount;
 mod ast;
+mod display;
+mod error;
+mod names;
+mod parse;
+#[cfg(test)]
+mod tests;
 
 pub use ast::*;
+pub use error::RuleError;
+pub use names::nearest;
+pub use parse::{condition, parse};

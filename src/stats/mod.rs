@@ -1,1 +1,17 @@
 //! Statistics as pure functions on slices, each with its source.
+//!
+//! Samples come as runs `(value, count)`: `count` observations of `value`. Token gaps are kept that way, and a plain
+//! sample is a run of one. Nothing here panics on any input; what is undefined is `None`.
+
+mod batch;
+mod binomial;
+mod moments;
+mod quantile;
+
+pub use batch::design_effect;
+pub use binomial::{at_least, at_most, pmf, proportion_bounds};
+pub use moments::{mean, stddev, sum, total};
+pub use quantile::{OrderStatistics, at_rank, nearest_rank, quantile_bounds, smallest_n, sorted};
+
+/// One value and how often it was observed.
+pub type Run = (f64, u64);

@@ -1,0 +1,406 @@
+//! Whether the rules can be judged at all, told before the first request.
+
+use indexmap::IndexMap;
+
+use super::config::{Confidence, GateRule, NoData, Severity, WorkloadScope};
+use super::judge::{Case, allowed, tested_at};
+use crate::metric::{Kind, METRICS};
+use crate::rule::{self, Bytes, Condition, On, Rule, RuleError, Subject, nearest};
+use crate::scenario::Scenario;
+use crate::stats;
+use crate::units::human;
+
+/// The limit on failures that holds where no rule names `error_rate`.
+const IMPLICIT: &str = "error_rate <= 1%";
+
+/// What is known of a run before it starts.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Planned {
+    /// The workloads that will be played, in order; each matrix point is one.
+    pub workloads: Vec<PlannedWorkload>,
+    /// The backends that will run, in order.
+    pub backends: Vec<PlannedBackend>,
+}
+
+/// One workload, or one matrix point of it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PlannedWorkload {
+    /// Its full name, such as `chat@concurrency=4`; what stands before `@` is its family.
+    pub name: String,
+    /// Its tags.
+    pub tags: IndexMap<String, String>,
+    /// Measured requests over all repeats; `None` when only time ends it.
+    pub requests: Option<u64>,
+    /// Gaps between tokens over all repeats: output tokens less requests; `None` when that is not known.
+    pub gaps: Option<u64>,
+}
+
+/// One backend.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PlannedBackend {
+    /// Its name.
+    pub name: String,
+    /// Whether it gives the same numbers again.
+    pub deterministic: bool,
+}
+
+/// A parsed rule with whom it is judged for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ScopedRule {
+    /// Its position in `gates.rules`; `None` for an implicit rule.
+    pub index: Option<usize>,
+    /// The rule as written.
+    pub text: String,
+    /// The rule.
+    pub rule: Rule,
+    /// The workloads it is judged for.
+    pub scope: Scope,
+    /// The backends it is judged for, each on its own.
+    pub backends: Vec<String>,
+    /// How sure its verdict must be.
+    pub confidence: Confidence,
+    /// Whether a violation fails the run.
+    pub severity: Severity,
+    /// What a metric without a value does.
+    pub no_data: NoData,
+}
+
+/// The workloads of a rule, by full name. May be empty when `--only` left none of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// Each on its own.
+    Each(Vec<String>),
+    /// All pooled into one sample.
+    Pooled(Vec<String>),
+}
+
+impl Scope {
+    /// The workloads' full names.
+    pub fn names(&self) -> &[String] {
+        let (Self::Each(names) | Self::Pooled(names)) = self;
+        names
+    }
+}
+
+impl ScopedRule {
+    /// The rule for one workload (or `all`) on one backend, ready to be judged.
+    pub fn case<'a>(&'a self, workload: &'a str, backend: &'a str) -> Case<'a> {
+        Case {
+            rule: &self.rule,
+            text: &self.text,
+            workload,
+            backend,
+            confidence: self.confidence,
+            severity: self.severity,
+            no_data: self.no_data,
+            implicit: self.index.is_none(),
+        }
+    }
+}
+
+/// Everything that the gates need to know, parsed once.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Checked {
+    /// The rules in their order, the implicit ones last.
+    pub rules: Vec<ScopedRule>,
+    /// For each planned workload by full name, the limits one request must keep; empty without an SLO.
+    pub slos: IndexMap<String, Vec<Condition>>,
+}
+
+/// Which text of the scenario something is said about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Site {
+    /// `gates.rules[i]`, its text or its `rule`.
+    Rule(usize),
+    /// `slo[i]`.
+    Slo(usize),
+    /// `workloads.NAME.slo[i]`, by the name of the workload in [`Scenario::workloads`].
+    WorkloadSlo(String, usize),
+}
+
+/// Something wrong with a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// Whose text it is about.
+    pub site: Site,
+    /// The bytes of that text.
+    pub at: Bytes,
+    /// What is wrong, a lower-case fragment.
+    pub message: String,
+    /// What to do.
+    pub help: Option<String>,
+}
+
+impl Finding {
+    fn new(site: &Site, error: RuleError) -> Self {
+        Self { site: site.clone(), at: error.at, message: error.message, help: error.help }
+    }
+}
+
+/// Parses every rule and SLO, resolves whom each is judged for, and holds them against the plan: tags exist, an SLO is
+/// there where one is needed, and each rule can pass with as many samples as the plan has. Whether a rule's `workloads` and
+/// `backends` exist is checked where the scenario is read.
+///
+/// Where no rule names `error_rate` for a workload on a backend, `error_rate <= 1%` is added. Nobody chose it, so it takes
+/// no number of samples to pass: the point decides, and ten requests without a failure are enough.
+///
+/// # Errors
+/// Everything that is wrong, in the order of the scenario.
+pub fn check(scenario: &Scenario, planned: &Planned) -> Result<Checked, Vec<Finding>> {
+    let mut findings = Vec::new();
+    let slos = slos(scenario, planned, &mut findings);
+    let mut rules = Vec::new();
+    for (index, gate) in scenario.gates.rules.iter().enumerate() {
+        let site = Site::Rule(index);
+        match rule::parse(&gate.rule) {
+            Ok(parsed) => {
+                let checker = Checker { scenario, planned, gate, rule: &parsed, slos: &slos };
+                findings.extend(checker.findings().into_iter().map(|error| Finding::new(&site, error)));
+                rules.push(checker.scoped(index));
+            }
+            Err(errors) => findings.extend(errors.into_iter().map(|error| Finding::new(&site, error))),
+        }
+    }
+    if findings.is_empty() {
+        rules.extend(implicit(planned, &rules));
+        Ok(Checked { rules, slos })
+    } else {
+        Err(findings)
+    }
+}
+
+/// What stands before the `@` of a matrix point's name.
+fn family(name: &str) -> &str {
+    name.split_once('@').map_or(name, |(family, _)| family)
+}
+
+/// The SLO of each planned workload.
+fn slos(
+    scenario: &Scenario,
+    planned: &Planned,
+    findings: &mut Vec<Finding>,
+) -> IndexMap<String, Vec<Condition>> {
+    let mut parse = |texts: &[String], site: &dyn Fn(usize) -> Site| -> Vec<Condition> {
+        let mut conditions = Vec::new();
+        for (index, text) in texts.iter().enumerate() {
+            match rule::condition(text) {
+                Ok(condition) => conditions.push(condition),
+                Err(error) => findings.push(Finding::new(&site(index), error)),
+            }
+        }
+        conditions
+    };
+    let common = parse(&scenario.slo, &Site::Slo);
+    let mut own: IndexMap<&str, Vec<Condition>> = IndexMap::new();
+    for (name, workload) in &scenario.workloads {
+        if let Some(texts) = &workload.slo {
+            own.insert(name, parse(texts, &|index| Site::WorkloadSlo(name.clone(), index)));
+        }
+    }
+    let of = |name: &str| own.get(name).or_else(|| own.get(family(name))).unwrap_or(&common).clone();
+    planned.workloads.iter().map(|workload| (workload.name.clone(), of(&workload.name))).collect()
+}
+
+/// The implicit rules: one for each set of workloads that lacks one on the same backends.
+fn implicit(planned: &Planned, rules: &[ScopedRule]) -> Vec<ScopedRule> {
+    let Ok(rule) = rule::parse(IMPLICIT) else { return Vec::new() };
+    let is_named = |backend: &String, workload: &String| {
+        rules.iter().any(|scoped| {
+            matches!(scoped.rule.subject, Subject::Plain(metric) if metric.name == "error_rate")
+                && scoped.backends.contains(backend)
+                && scoped.scope.names().contains(workload)
+        })
+    };
+    let mut missing: IndexMap<Vec<String>, Vec<String>> = IndexMap::new();
+    for backend in planned.backends.iter().map(|backend| &backend.name) {
+        let names = planned.workloads.iter().map(|workload| &workload.name);
+        let workloads: Vec<String> = names.filter(|name| !is_named(backend, name)).cloned().collect();
+        if !workloads.is_empty() {
+            missing.entry(workloads).or_default().push(backend.clone());
+        }
+    }
+    let scoped = missing.into_iter().map(|(workloads, backends)| ScopedRule {
+        index: None,
+        text: IMPLICIT.to_owned(),
+        rule: rule.clone(),
+        scope: Scope::Each(workloads),
+        backends,
+        confidence: Confidence::None,
+        severity: Severity::Fail,
+        no_data: NoData::Fail,
+    });
+    scoped.collect()
+}
+
+/// One rule against the plan.
+struct Checker<'a> {
+    scenario: &'a Scenario,
+    planned: &'a Planned,
+    gate: &'a GateRule,
+    rule: &'a Rule,
+    slos: &'a IndexMap<String, Vec<Condition>>,
+}
+
+impl<'a> Checker<'a> {
+    fn confidence(&self) -> Confidence {
+        self.gate.confidence.unwrap_or(self.scenario.gates.confidence)
+    }
+
+    fn backends(&self) -> impl Iterator<Item = &'a PlannedBackend> {
+        let chosen = self.gate.backends.as_ref();
+        self.planned.backends.iter().filter(move |b| chosen.is_none_or(|names| names.contains(&b.name)))
+    }
+
+    /// Whether the rule's `workloads` name it.
+    fn names(&self, workload: &str) -> bool {
+        match &self.gate.workloads {
+            None | Some(WorkloadScope::All) => true,
+            Some(WorkloadScope::Named(names)) => {
+                names.iter().any(|name| name == workload || name == family(workload))
+            }
+        }
+    }
+
+    /// Whether all conditions on tags hold.
+    fn fits(&self, tags: &IndexMap<String, String>) -> bool {
+        let mut on_tags = self.rule.filter.iter().filter(|condition| matches!(condition.on, On::Tag(..)));
+        on_tags.all(|condition| condition.is_met(|_| None, |tag| tags.get(tag).cloned()))
+    }
+
+    fn workloads(&self) -> impl Iterator<Item = &'a PlannedWorkload> {
+        self.planned
+            .workloads
+            .iter()
+            .filter(|workload| self.names(&workload.name) && self.fits(&workload.tags))
+    }
+
+    fn scoped(&self, index: usize) -> ScopedRule {
+        let names = self.workloads().map(|workload| workload.name.clone()).collect();
+        ScopedRule {
+            index: Some(index),
+            text: self.gate.rule.clone(),
+            rule: self.rule.clone(),
+            scope: match self.gate.workloads {
+                Some(WorkloadScope::All) => Scope::Pooled(names),
+                Some(WorkloadScope::Named(_)) | None => Scope::Each(names),
+            },
+            backends: self.backends().map(|backend| backend.name.clone()).collect(),
+            confidence: self.confidence(),
+            severity: self.gate.severity,
+            no_data: self.gate.no_data,
+        }
+    }
+
+    fn findings(&self) -> Vec<RuleError> {
+        let unknown = self.unknown_tags();
+        if !unknown.is_empty() {
+            return unknown;
+        }
+        self.nobody().into_iter().chain(self.missing_slo()).chain(self.out_of_reach()).collect()
+    }
+
+    /// Tags of every workload that the scenario or the plan has, with its name.
+    fn tags(&self) -> Vec<(&'a str, &'a IndexMap<String, String>)> {
+        let written = self.scenario.workloads.iter().map(|(name, workload)| (name.as_str(), &workload.tags));
+        written.chain(self.planned.workloads.iter().map(|w| (w.name.as_str(), &w.tags))).collect()
+    }
+
+    /// Conditions on tags or values that no workload has.
+    fn unknown_tags(&self) -> Vec<RuleError> {
+        let tags = self.tags();
+        let mut errors = Vec::new();
+        for condition in &self.rule.filter {
+            let On::Tag(tag, word) = &condition.on else { continue };
+            let mut values: Vec<&str> =
+                tags.iter().filter_map(|(_, t)| t.get(tag)).map(String::as_str).collect();
+            values.sort_unstable();
+            values.dedup();
+            if values.is_empty() {
+                let per_request = METRICS.iter().filter(|m| m.kind == Kind::Samples).map(|m| m.name);
+                let known = tags.iter().flat_map(|(_, t)| t.keys()).map(String::as_str).chain(per_request);
+                let help = match nearest(tag, known) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => format!("give a workload `tags: {{ {tag}: ... }}`"),
+                };
+                let message = format!("`{tag}` is neither a metric of a request nor a tag of any workload");
+                errors.push(RuleError { at: condition.at.clone(), message, help: Some(help) });
+            } else if !values.contains(&word.as_str()) {
+                let message = format!("no workload has the tag `{tag}: {word}`");
+                let help = match nearest(word, values.iter().copied()) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => format!("the values of `{tag}` are {}", values.join(", ")),
+                };
+                errors.push(RuleError { at: condition.at.clone(), message, help: Some(help) });
+            }
+        }
+        errors
+    }
+
+    /// `where` leaves none of the rule's workloads, even without `--only`.
+    fn nobody(&self) -> Option<RuleError> {
+        let tagged = self.rule.filter.iter().find(|condition| matches!(condition.on, On::Tag(..)))?;
+        let last = self.rule.filter.last()?;
+        let any = self.tags().iter().any(|(name, tags)| self.names(name) && self.fits(tags));
+        (!any).then(|| RuleError {
+            at: tagged.at.start..last.at.end,
+            message: "none of the rule's workloads has these tags".to_owned(),
+            help: Some("name other `workloads`, or other tags".to_owned()),
+        })
+    }
+
+    /// A metric of the SLO where there is none.
+    fn missing_slo(&self) -> Option<RuleError> {
+        let Subject::Plain(metric) = self.rule.subject else { return None };
+        if !matches!(metric.name, "slo_share" | "goodput") {
+            return None;
+        }
+        let without = self.workloads().find(|w| self.slos.get(&w.name).is_none_or(Vec::is_empty))?;
+        Some(RuleError {
+            at: self.rule.subject_at.clone(),
+            message: format!(
+                "`{}` counts requests within the SLO, and workload `{}` has none",
+                metric.name, without.name
+            ),
+            help: Some(
+                "write its limits, such as `slo: [ttft <= 500ms]`, or name the rule's `workloads`".to_owned(),
+            ),
+        })
+    }
+
+    /// How many samples a workload can give to this rule at most.
+    fn samples(&self, workload: &PlannedWorkload) -> Option<u64> {
+        match self.rule.subject {
+            Subject::Aggregate(_, metric) if metric.name == "tbt" => workload.gaps,
+            _ => workload.requests,
+        }
+    }
+
+    /// The rule can not pass on this plan, whatever is measured.
+    fn out_of_reach(&self) -> Option<RuleError> {
+        let alpha = tested_at(self.confidence())?;
+        let needed = stats::smallest_n(allowed(self.rule)?, alpha)?;
+        if self.backends().all(|backend| backend.deterministic) {
+            return None;
+        }
+        let lacking = if self.gate.workloads == Some(WorkloadScope::All) {
+            let all: Option<u64> = self.workloads().map(|workload| self.samples(workload)).sum();
+            all.filter(|n| *n < needed && self.workloads().next().is_some())
+                .map(|n| (n, "this plan".to_owned()))
+        } else {
+            self.workloads().find_map(|workload| {
+                let n = self.samples(workload).filter(|n| *n < needed)?;
+                Some((n, format!("workload `{}`", workload.name)))
+            })
+        };
+        let (n, who) = lacking?;
+        let subject = &self.gate.rule[self.rule.subject_at.clone()];
+        let level = human(1.0 - alpha, "%");
+        Some(RuleError {
+            at: self.rule.subject_at.clone(),
+            message: format!("`{subject}` needs {needed} samples to pass at {level}, {who} has {n}"),
+            help: Some(format!(
+                "raise its requests to {needed}, or set `confidence: none` and let the point decide"
+            )),
+        })
+    }
+}

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::config::Tags;
 use crate::record::{Basis, Phase};
+use crate::tokenizer::Tokenizer;
 use crate::units::Ns;
 
 /// The coordinates of a matrix point: path suffix to value, in the order of the axes. Empty without a matrix.
@@ -41,9 +42,9 @@ pub struct WorkloadPlan {
     pub load: LoadPlan,
     /// Where recipes come from.
     pub recipes: RecipeSource,
-    /// How many measured requests at most; `None` when only time ends it.
+    /// How many measured requests at most; `None` when only time ends it (or the rows of a replayed trace).
     pub requests: Option<u64>,
-    /// After how long nothing new starts, counted from the start of measuring.
+    /// After how long nothing new starts, counted from the start of measuring (see [`WarmupPlan`]).
     pub duration: Option<Ns>,
     /// What comes before measuring.
     pub warmup: WarmupPlan,
@@ -57,7 +58,8 @@ pub struct WorkloadPlan {
     pub skipped_rows: u64,
 }
 
-/// What comes before measuring.
+/// What comes before measuring, and so when measuring starts: with `None` at T0; with `Duration` that long after T0;
+/// with `Requests` when the first measured request is due (open loads) or sent (closed loads).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WarmupPlan {
@@ -110,9 +112,10 @@ pub enum UserCurve {
 /// Where recipes come from: generated on demand, or read from a plan file.
 #[derive(Debug, Clone)]
 pub enum RecipeSource {
-    /// A pure function of (seed, phase, index).
+    /// A pure function of (seed, family, repeat, phase, index).
     Generated(Arc<super::Generator>),
-    /// As written in a plan file, in order of their due time.
+    /// As written in a plan file: warm-up, then measured, each in order of due time, numbered from 0. A repeat begins
+    /// where the numbers start again; when there are fewer runs than repeats, the last one is played again.
     Listed(Arc<[Recipe]>),
 }
 
@@ -129,7 +132,8 @@ pub struct Recipe {
     /// It is due so long after the measured request of that index ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<After>,
-    /// How long its user waits before sending it (closed loop).
+    /// How long its user waits before sending it, counted from the end of the user's last request (closed loop). The
+    /// first request of each user does not wait.
     #[serde(default)]
     pub think: Ns,
     /// Its prompt.
@@ -172,6 +176,9 @@ pub enum PromptRecipe {
         tokens: u32,
         /// The text.
         text: Arc<str>,
+        /// Its token ids, from the plan's tokenizer; what prefix reuse compares. Not written to plan files.
+        #[serde(skip)]
+        ids: Arc<[u32]>,
     },
     /// Generated, block by block: equal leading ids mean an equal prefix.
     Blocks {
@@ -194,6 +201,12 @@ pub struct Prefix {
 }
 
 impl PromptRecipe {
+    /// The recipe of a given text.
+    pub fn text(text: Arc<str>, tokenizer: &dyn Tokenizer) -> Self {
+        let ids: Arc<[u32]> = tokenizer.encode(&text).into();
+        Self::Text { tokens: ids.len() as u32, text, ids }
+    }
+
     /// Tokens of the prompt.
     pub fn tokens(&self) -> u32 {
         match self {

@@ -1,11 +1,10 @@
-//! The laws a number of tokens or a length of time may follow, as written and as sampled.
+//! The laws a number of tokens or a length of time may follow, as written.
 
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Draws;
 use crate::units::{Duration, TokenCount};
 
 /// What a distribution is over: converts to and from the float that is sampled.
@@ -132,39 +131,4 @@ crate::union! {
     }
     short { "$ref": "#/$defs/Duration" }
         => |value| serde_json::from_value(value).map(|value| Time::Fixed(Fixed { value })).map_err(|e| e.to_string())
-}
-
-/// A distribution made ready for drawing.
-#[derive(Debug, Clone)]
-pub enum Sampler {
-    /// Always this.
-    Constant(f64),
-    /// Uniform over the integers of a closed range.
-    Uniform(f64, f64),
-    /// Mean, standard deviation, lower and upper bound.
-    Normal(f64, f64, f64, f64),
-    /// Location and scale of the logarithm, lower and upper bound.
-    Lognormal(f64, f64, f64, f64),
-    /// Cumulative weights over values that start at `.0`.
-    Zipf(u32, Vec<f64>),
-    /// One of these, each as likely.
-    Empirical(Vec<f64>),
-}
-
-impl Sampler {
-    /// Draws one value, unrounded.
-    pub fn draw(&self, draws: &mut Draws) -> f64 {
-        match self {
-            Self::Constant(value) => *value,
-            Self::Uniform(min, max) => min + draws.below((max - min) as u64 + 1) as f64,
-            Self::Normal(mean, std, min, max) => (mean + std * draws.normal()).clamp(*min, *max),
-            Self::Lognormal(mu, sigma, min, max) => libm::exp(mu + sigma * draws.normal()).clamp(*min, *max),
-            Self::Zipf(first, cumulative) => {
-                let total = cumulative.last().copied().unwrap_or(0.0);
-                let target = draws.unit() * total;
-                f64::from(*first) + cumulative.partition_point(|c| *c <= target) as f64
-            }
-            Self::Empirical(values) => values[draws.below(values.len() as u64) as usize],
-        }
-    }
 }

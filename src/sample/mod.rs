@@ -4,7 +4,11 @@
 //! were drawn before it, and all arithmetic goes through `libm`, so they are equal on every platform.
 
 mod distribution;
+mod lines;
+mod sampler;
 mod seed;
 
-pub use distribution::{Empirical, Fixed, Lognormal, Normal, Quantity, Sampler, Time, Tokens, Uniform, Zipf};
-pub use seed::{Draws, key};
+pub use distribution::{Empirical, Fixed, Lognormal, Normal, Quantity, Time, Tokens, Uniform, Zipf};
+pub use lines::{FileError, Lines, csv_fields};
+pub use sampler::{BadLaw, Sampler};
+pub use seed::{Draws, key, name_key, permuted};

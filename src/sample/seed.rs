@@ -8,6 +8,33 @@ pub fn key(parts: &[u64]) -> u64 {
     parts.iter().fold(0x9e37_79b9_7f4a_7c15, |state, part| mix(state.rotate_left(23) ^ mix(*part)))
 }
 
+/// The 64-bit FNV-1a hash of a name, for use as a part of [`key`].
+pub fn name_key(name: &str) -> u64 {
+    name.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// Where `position` of `0..n` goes under the shuffle that `seed` names: a bijection of `0..n` that needs no memory.
+///
+/// Four Feistel rounds over the smallest even number of bits that holds `n`, walked until the result lies below `n`
+/// (fewer than four steps on average). `position` must be below `n`.
+pub fn permuted(position: u64, n: u64, seed: u64) -> u64 {
+    debug_assert!(position < n, "the position lies in the range that is shuffled");
+    let half = (64 - n.saturating_sub(1).leading_zeros()).div_ceil(2).max(1);
+    let mask = (1_u64 << half) - 1;
+    let mut value = position;
+    loop {
+        let (mut left, mut right) = (value >> half, value & mask);
+        for round in 0..4 {
+            (left, right) = (right, left ^ (key(&[seed, round, right]) & mask));
+        }
+        value = (left << half) | right;
+        if value < n {
+            return value;
+        }
+    }
+}
+
 fn mix(value: u64) -> u64 {
     let mut z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -22,10 +49,7 @@ pub struct Draws(ChaCha8Rng);
 impl Draws {
     /// The stream of `purpose` for the `index`-th thing under `seed`.
     pub fn new(seed: u64, purpose: &str, index: u64) -> Self {
-        let purpose = purpose.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-        Self(ChaCha8Rng::seed_from_u64(key(&[seed, purpose, index])))
+        Self(ChaCha8Rng::seed_from_u64(key(&[seed, name_key(purpose), index])))
     }
 
     /// A uniform 64-bit integer.
@@ -52,5 +76,26 @@ impl Draws {
     pub fn normal(&mut self) -> f64 {
         let radius = libm::sqrt(2.0 * self.exponential());
         radius * libm::cos(2.0 * std::f64::consts::PI * self.unit())
+    }
+    /// A gamma number of this shape and scale 1 (Marsaglia and Tsang, 2000; below shape 1 by their boost
+    /// `gamma(shape + 1) * unit^(1 / shape)`). `shape` must be above 0.
+    pub fn gamma(&mut self, shape: f64) -> f64 {
+        if shape < 1.0 {
+            let boost = libm::pow(1.0 - self.unit(), 1.0 / shape);
+            return self.gamma(shape + 1.0) * boost;
+        }
+        let d = shape - 1.0 / 3.0;
+        let c = 1.0 / libm::sqrt(9.0 * d);
+        loop {
+            let x = self.normal();
+            let cube = 1.0 + c * x;
+            if cube <= 0.0 {
+                continue;
+            }
+            let v = cube * cube * cube;
+            if libm::log(1.0 - self.unit()) < 0.5 * x * x + d - d * v + d * libm::log(v) {
+                return d * v;
+            }
+        }
     }
 }

@@ -1,0 +1,214 @@
+//! The recipes of one run of a workload, one after another, in constant memory.
+
+use std::sync::Arc;
+
+use super::generator::{Clock, Generator, Keys};
+use super::{Recipe, RecipeSource, WarmupPlan, WorkloadPlan};
+use crate::record::Phase;
+use crate::units::Ns;
+
+/// Hands out the recipes of one repeat: first the warm-up, then what is measured, each numbered from 0.
+///
+/// In open loads they come in order of their due time and end by themselves. In closed loads they end with the number
+/// of requests; where only time ends the load (or its warm-up) they never end, and the load stops asking.
+#[derive(Debug, Clone)]
+pub struct RecipeStream(Inner);
+
+#[derive(Debug, Clone)]
+enum Inner {
+    Generated(Walk),
+    Listed { recipes: Arc<[Recipe]>, at: usize, end: usize },
+}
+
+impl WorkloadPlan {
+    /// The recipes of the `repeat`-th run, from 0. The same call gives the same recipes, always.
+    pub fn stream(&self, repeat: u32) -> RecipeStream {
+        RecipeStream(match &self.recipes {
+            RecipeSource::Generated(generator) => Inner::Generated(Walk::new(self, generator, repeat)),
+            RecipeSource::Listed(recipes) => {
+                let (at, end) = run_bounds(recipes, repeat);
+                Inner::Listed { recipes: Arc::clone(recipes), at, end }
+            }
+        })
+    }
+}
+
+/// Where the `repeat`-th run lies in a list, or the last one there is.
+fn run_bounds(recipes: &[Recipe], repeat: u32) -> (usize, usize) {
+    let order = |recipe: &Recipe| (recipe.phase == Phase::Measured, recipe.index);
+    let starts = (1..recipes.len()).filter(|&at| order(&recipes[at]) <= order(&recipes[at - 1]));
+    let mut bounds = (0, recipes.len());
+    for (run, start) in (1..=repeat).zip(starts) {
+        debug_assert!(run <= repeat, "no run after the wanted one is looked at");
+        bounds.0 = start;
+    }
+    if let Some(end) =
+        (bounds.0 + 1..recipes.len()).find(|&at| order(&recipes[at]) <= order(&recipes[at - 1]))
+    {
+        bounds.1 = end;
+    }
+    bounds
+}
+
+impl RecipeStream {
+    /// Ends the warm-up: what follows is measured. Only a closed load whose warm-up is ended by time calls this; without
+    /// a warm-up left it changes nothing.
+    pub fn start_measuring(&mut self) {
+        match &mut self.0 {
+            Inner::Generated(walk) => walk.start_measuring(),
+            Inner::Listed { recipes, at, end } => {
+                let left =
+                    recipes[*at..*end].iter().take_while(|recipe| recipe.phase == Phase::Warmup).count();
+                *at += left;
+            }
+        }
+    }
+}
+
+impl Iterator for RecipeStream {
+    type Item = Recipe;
+
+    fn next(&mut self) -> Option<Recipe> {
+        match &mut self.0 {
+            Inner::Generated(walk) => walk.next(),
+            Inner::Listed { recipes, at, end } => {
+                let recipe = recipes[*at..*end].first()?.clone();
+                *at += 1;
+                Some(recipe)
+            }
+        }
+    }
+}
+
+/// Where a generated stream stands.
+#[derive(Debug, Clone)]
+struct Walk {
+    generator: Arc<Generator>,
+    keys: Keys,
+    warmup: WarmupPlan,
+    requests: Option<u64>,
+    duration: Option<Ns>,
+    phase: Phase,
+    index: u64,
+    /// Warm-up requests handed out.
+    warmed: u64,
+    /// Position of the last arrival in its phase's process of unit rate.
+    events: f64,
+    /// T0 of the phase's arrival process.
+    origin: Ns,
+    /// When measuring ends, once it is known.
+    until: Option<Ns>,
+}
+
+impl Walk {
+    fn new(plan: &WorkloadPlan, generator: &Arc<Generator>, repeat: u32) -> Self {
+        let mut walk = Self {
+            generator: Arc::clone(generator),
+            keys: generator.keys(repeat),
+            warmup: plan.warmup,
+            requests: plan.requests,
+            duration: plan.duration,
+            phase: Phase::Warmup,
+            index: 0,
+            warmed: 0,
+            events: 0.0,
+            origin: 0,
+            until: None,
+        };
+        if walk.warmup == WarmupPlan::None {
+            walk.start_measuring();
+        }
+        walk
+    }
+
+    fn start_measuring(&mut self) {
+        if self.phase == Phase::Measured {
+            return;
+        }
+        self.origin = match self.warmup {
+            WarmupPlan::None => 0,
+            WarmupPlan::Duration(length) => length,
+            WarmupPlan::Requests(count) => self.generator.clock.end_of_warmup(count, self.events),
+        };
+        if !matches!(self.warmup, WarmupPlan::Requests(_)) {
+            self.until = self.duration.map(|duration| self.origin.saturating_add(duration));
+        }
+        self.phase = Phase::Measured;
+        self.warmed = self.index;
+        self.index = 0;
+        self.events = 0.0;
+    }
+
+    fn next(&mut self) -> Option<Recipe> {
+        if self.phase == Phase::Warmup {
+            if let Some(recipe) = self.next_warmup() {
+                return Some(recipe);
+            }
+            self.start_measuring();
+        }
+        if self.requests.is_some_and(|requests| self.index >= requests) {
+            return None;
+        }
+        let arrival = match self.due() {
+            Due::Never => return None,
+            Due::WhenFree => None,
+            Due::At(at) => {
+                let duration = self.duration;
+                let until =
+                    *self.until.get_or_insert_with(|| duration.map_or(Ns::MAX, |d| at.saturating_add(d)));
+                if at >= until {
+                    return None;
+                }
+                Some(at)
+            }
+        };
+        self.emit(arrival)
+    }
+
+    fn next_warmup(&mut self) -> Option<Recipe> {
+        if let WarmupPlan::Requests(count) = self.warmup
+            && self.index >= count
+        {
+            return None;
+        }
+        let arrival = match self.due() {
+            Due::Never => return None,
+            Due::WhenFree => None,
+            Due::At(at) if matches!(self.warmup, WarmupPlan::Duration(length) if at >= length) => {
+                return None;
+            }
+            Due::At(at) => Some(at),
+        };
+        self.emit(arrival)
+    }
+
+    /// When the next request of this phase is due.
+    fn due(&mut self) -> Due {
+        match &self.generator.clock {
+            Clock::Users => Due::WhenFree,
+            Clock::Law { gaps, profile, warmup } => {
+                let profile = if self.phase == Phase::Warmup { warmup } else { profile };
+                self.events = gaps.next(self.events, self.index, self.keys.phase(self.phase));
+                profile.time_of(self.events).map_or(Due::Never, |at| Due::At(self.origin.saturating_add(at)))
+            }
+            Clock::Trace { speed } => {
+                let row = self.warmed + self.index;
+                self.generator.trace_arrival(row, *speed).map_or(Due::Never, Due::At)
+            }
+        }
+    }
+
+    fn emit(&mut self, arrival: Option<Ns>) -> Option<Recipe> {
+        let recipe = self.generator.recipe(&self.keys, self.phase, self.index, self.warmed, arrival)?;
+        self.index += 1;
+        Some(recipe)
+    }
+}
+
+enum Due {
+    At(Ns),
+    /// A user decides.
+    WhenFree,
+    /// The load has ended.
+    Never,
+}

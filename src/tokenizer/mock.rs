@@ -1,0 +1,96 @@
+//! The tokenizer of simulated backends: no vocabulary, the same on every machine.
+
+use super::Tokenizer;
+use crate::sample::key;
+
+/// Cuts text by rule. A token is
+///
+/// - up to six letters, with the space before them if there is one,
+/// - up to three ASCII digits,
+/// - or any other single character, white space included.
+///
+/// Letters are Unicode's alphabetic characters below U+2E80: east of there a character stands for a syllable or a word,
+/// and is a token of its own. The id of a token is a hash of its bytes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Mock;
+
+const LETTERS: usize = 6;
+const DIGITS: usize = 3;
+
+/// The syllables of generated words are an onset, a vowel and a coda each: at most three letters.
+const ONSETS: &[u8; 16] = b"bdfghklmnprstvwz";
+const VOWELS: &[u8; 4] = b"aeio";
+const CODAS: &[u8; 8] = b"nrslt\0\0\0";
+
+fn is_letter(c: char) -> bool {
+    c.is_alphabetic() && u32::from(c) < 0x2e80
+}
+
+impl Mock {
+    /// The tokens of a text, in order. Joined they are the text.
+    pub fn pieces(text: &str) -> impl Iterator<Item = &str> {
+        let mut rest = text;
+        std::iter::from_fn(move || {
+            let (piece, after) = rest.split_at(piece_length(rest)?);
+            rest = after;
+            Some(piece)
+        })
+    }
+}
+
+/// Bytes of the first token of a text; `None` when the text is empty.
+fn piece_length(text: &str) -> Option<usize> {
+    let first = text.chars().next()?;
+    let space = usize::from(first == ' ');
+    let letters: usize =
+        text[space..].chars().take(LETTERS).take_while(|c| is_letter(*c)).map(char::len_utf8).sum();
+    if letters > 0 {
+        return Some(space + letters);
+    }
+    let digits = text.bytes().take(DIGITS).take_while(u8::is_ascii_digit).count();
+    Some(if digits > 0 { digits } else { first.len_utf8() })
+}
+
+/// FNV-1a, 32 bits.
+fn id_of(piece: &str) -> u32 {
+    piece.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+}
+
+impl Tokenizer for Mock {
+    #[expect(
+        clippy::unnecessary_literal_bound,
+        reason = "the trait lets other tokenizers return a name they own"
+    )]
+    fn name(&self) -> &str {
+        "mock"
+    }
+
+    fn encode(&self, text: &str) -> Vec<u32> {
+        Self::pieces(text).map(id_of).collect()
+    }
+
+    /// Invented words of two syllables, one token each.
+    fn text_of(&self, tokens: u32, seed: u64) -> String {
+        let mut text = String::with_capacity(tokens as usize * (LETTERS + 1));
+        for index in 0..u64::from(tokens) {
+            if index > 0 {
+                text.push(' ');
+            }
+            let mut bits = key(&[seed, index]);
+            for _ in 0..2 {
+                let letters = [
+                    ONSETS[(bits & 15) as usize],
+                    VOWELS[(bits >> 4 & 3) as usize],
+                    CODAS[(bits >> 6 & 7) as usize],
+                ];
+                text.extend(letters.into_iter().filter(|letter| *letter != 0).map(char::from));
+                bits >>= 9;
+            }
+        }
+        text
+    }
+
+    fn count(&self, text: &str) -> u32 {
+        Self::pieces(text).count() as u32
+    }
+}

@@ -1,5 +1,19 @@
 //! What the user wrote: the language's types, and the way from text to a checked scenario.
+//!
+//! A file is read in this order: `extends`, `${NAME}`, `--set`, `defaults`, `matrix`, then it is checked against the
+//! schema, typed, and its names are looked up. Everything that is wrong is reported at once, each at its place.
+//! Nothing here knows the rule language or reads a data file: that is for `gate` and `plan`.
 
+mod diagnostic;
+mod load;
+mod node;
+pub mod render;
+mod source;
+mod toml;
 mod types;
+mod yaml;
 
+pub use diagnostic::{Diagnostic, Label, Severity, nearest, sort};
+pub use load::{Failed, Family, Format, Loaded, Options, Point, load, load_text, read_file};
+pub use source::{FileId, Origin, Place, Source, Sources, Span};
 pub use types::*;

@@ -22,15 +22,10 @@ pub fn explain(judgement: &Judgement) -> String {
         Some(n) => notes.push(format!("n = {n}")),
         None => {}
     }
-    let mut text = format!("measured {}", human(value, &judgement.unit));
-    if !notes.is_empty() {
-        text.push_str(&format!(" ({})", notes.join(", ")));
-    }
-    if judgement.verdict == Verdict::Inconclusive {
-        if let Some(reason) = &judgement.reason {
-            text.push_str(": ");
-            text.push_str(reason);
-        }
-    }
-    text
+    let notes = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join(", ")) };
+    let reason = match &judgement.reason {
+        Some(reason) if judgement.verdict == Verdict::Inconclusive => format!(": {reason}"),
+        _ => String::new(),
+    };
+    format!("measured {}{notes}{reason}", human(value, &judgement.unit))
 }

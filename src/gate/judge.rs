@@ -24,7 +24,7 @@
 use super::config::{Confidence, NoData, Severity};
 use super::evidence::{Event, Evidence};
 use super::judgement::{Judgement, Verdict};
-use crate::metric::Metric;
+use crate::metric::{Kind, Metric};
 use crate::rule::{Aggregate, Op, Rule, Subject};
 use crate::stats::{self, Run};
 use crate::units::human;
@@ -125,14 +125,14 @@ fn find(case: &Case<'_>, evidence: &dyn Evidence) -> Result<Found, String> {
             let events = evidence.events(&Event::Met(conditions), &filter)?;
             share(case, evidence.deterministic(), &events)
         }
-        Subject::Plain(metric) => match event_of(metric) {
-            Some(event) => share(case, evidence.deterministic(), &evidence.events(&event, &filter)?),
-            None => {
-                let value = evidence.number(metric, &filter)?;
-                let exact = evidence.deterministic() || metric.kind == crate::metric::Kind::Count;
-                Ok(by_point(rule, value, None, exact))
+        Subject::Plain(metric) => {
+            if let Some(event) = event_of(metric) {
+                return share(case, evidence.deterministic(), &evidence.events(&event, &filter)?);
             }
-        },
+            let value = evidence.number(metric, &filter)?;
+            let exact = evidence.deterministic() || metric.kind == Kind::Count;
+            Ok(by_point(rule, value, None, exact))
+        }
     }
 }
 

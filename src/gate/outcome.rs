@@ -43,13 +43,11 @@ pub fn outcome(facts: &Facts<'_>) -> Outcome {
     if facts.invalid > 0 {
         codes.push(exit::INVALID);
     }
+    let certain = facts.strict || facts.inconclusive == Inconclusive::Fail;
     codes.extend(facts.judgements.iter().filter(|j| j.decides && !j.suspended).map(|j| match j.verdict {
-        Verdict::Pass => exit::PASS,
         Verdict::Fail | Verdict::NoData => exit::FAILED,
-        Verdict::Inconclusive if facts.strict || facts.inconclusive == Inconclusive::Fail => {
-            exit::INCONCLUSIVE
-        }
-        Verdict::Inconclusive => exit::PASS,
+        Verdict::Inconclusive if certain => exit::INCONCLUSIVE,
+        Verdict::Pass | Verdict::Inconclusive => exit::PASS,
     }));
     let code = exit::strongest(codes);
     let word = match code {

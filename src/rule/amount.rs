@@ -53,16 +53,13 @@ impl Amount<'_> {
                 "write one that can be reached",
             ));
         }
-        let (noun, example) = (dimension(unit).noun, dimension(unit).example);
-        // µ and μ are two characters for the same prefix.
-        let written = if matches!(self.unit, "µs" | "μs") { "us" } else { self.unit };
-        let text = format!("{}{written}", self.number);
-        let value = match (unit, written) {
-            (Unit::Tokens | Unit::Count, "") => Some(number),
+        match (unit, self.unit) {
             (Unit::Ratio, "") => return self.bare_ratio(number),
             (Unit::Ratio, "%") => return self.percentage(),
-            (_, "") if bare => Some(number),
+            (Unit::Tokens | Unit::Count, "") => return Ok(number),
+            (_, "") if bare => return Ok(number),
             (_, "") => {
+                let Dimension { noun, example, .. } = dimension(unit);
                 let message = format!("{} what? `{of}` is {noun} and needs a unit", self.number);
                 return Err(RuleError::new(
                     self.at.clone(),
@@ -70,13 +67,20 @@ impl Amount<'_> {
                     format!("write `{}{example}`", self.number),
                 ));
             }
-            (Unit::Milliseconds, _) => text.parse().ok().map(|Duration(ns)| ms(ns)),
-            (Unit::Seconds, _) => text.parse().ok().map(|Duration(ns)| seconds(ns)),
-            (Unit::Mebibytes, _) => text.parse().ok().map(|Size(bytes)| bytes as f64 / MIB as f64),
-            (Unit::Bytes, _) => text.parse().ok().map(|Size(bytes)| bytes as f64),
-            (Unit::TokensPerSecond, "tok/s" | "/s") | (Unit::RequestsPerSecond, "req/s") => Some(number),
-            (Unit::RequestsPerSecond, _) => text.parse().ok().map(|Rate(per_second)| per_second),
-            _ => None,
+            _ => {}
+        }
+        // µ and μ are two characters for the same prefix.
+        let written = if matches!(self.unit, "µs" | "μs") { "us" } else { self.unit };
+        let text = format!("{}{written}", self.number);
+        let value = match unit {
+            Unit::Milliseconds => text.parse().ok().map(|Duration(ns)| ms(ns)),
+            Unit::Seconds => text.parse().ok().map(|Duration(ns)| seconds(ns)),
+            Unit::Mebibytes => text.parse().ok().map(|Size(bytes)| bytes as f64 / MIB as f64),
+            Unit::Bytes => text.parse().ok().map(|Size(bytes)| bytes as f64),
+            Unit::TokensPerSecond => matches!(written, "tok/s" | "/s").then_some(number),
+            Unit::RequestsPerSecond if written == "req/s" => Some(number),
+            Unit::RequestsPerSecond => text.parse().ok().map(|Rate(per_second)| per_second),
+            Unit::Ratio | Unit::Tokens | Unit::Count => None,
         };
         value.ok_or_else(|| self.misfit(unit, of))
     }
@@ -97,7 +101,9 @@ impl Amount<'_> {
         } else {
             format!("unknown unit `{}`; `{of}` is {noun}", self.unit)
         };
-        let help = match super::nearest(self.unit, units.iter().copied()).filter(|_| !is_known) {
+        let same = units.iter().copied().find(|unit| unit.eq_ignore_ascii_case(self.unit));
+        let near = same.or_else(|| super::nearest(self.unit, units.iter().copied()));
+        let help = match near.filter(|_| !is_known) {
             Some(near) => format!("did you mean `{}{near}`?", self.number),
             None if units.len() > 2 => {
                 format!("write `{}{example}`; the units are {}", self.number, units.join(", "))

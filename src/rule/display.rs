@@ -53,7 +53,7 @@ impl fmt::Display for Condition {
             On::Metric(metric, limit) => {
                 write!(f, "{} {} {}", metric.name, self.op, amount(metric.unit, *limit))
             }
-            On::Tag(tag, word) if !word.is_empty() && word.chars().all(super::parse::is_word) => {
+            On::Tag(tag, word) if !word.is_empty() && word.chars().all(super::tokens::is_word) => {
                 write!(f, "{tag} {} {word}", self.op)
             }
             On::Tag(tag, word) => write!(f, "{tag} {} \"{word}\"", self.op),

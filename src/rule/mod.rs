@@ -23,6 +23,7 @@ mod names;
 mod parse;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 pub use ast::*;
 pub use error::RuleError;

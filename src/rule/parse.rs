@@ -5,20 +5,17 @@
 
 use super::amount::{Amount, foregone};
 use super::error::RuleError;
-use super::names::{flat, flat_names, is_per_request, names, nearest};
+use super::names::{flat, flat_names, is_per_request, names, nearest, unknown};
+use super::tokens::{LIMIT, Parser, Stop};
 use super::{Aggregate, Bytes, Condition, On, Op, Rule, Subject, counts_requests};
 use crate::metric::{Kind, Metric, Unit};
-
-const AGGREGATES: &str = "avg, min, max, med, stddev, sum, count, or a percentile such as p99";
-const LIMIT: &str =
-    "a limit is a number with a unit, such as 80ms or 5%; it can not refer to a baseline or another workload";
 
 /// Parses a rule.
 ///
 /// # Errors
 /// All that can be told about the text, in its order; at least one.
 pub fn parse(text: &str) -> Result<Rule, Vec<RuleError>> {
-    let mut parser = Parser { text, at: 0, errors: Vec::new() };
+    let mut parser = Parser::new(text);
     match parser.rule() {
         Ok(Some(rule)) if parser.errors.is_empty() => Ok(rule),
         _ => {
@@ -33,7 +30,7 @@ pub fn parse(text: &str) -> Result<Rule, Vec<RuleError>> {
 /// # Errors
 /// The first thing that is wrong with it.
 pub fn condition(text: &str) -> Result<Condition, RuleError> {
-    let mut parser = Parser { text, at: 0, errors: Vec::new() };
+    let mut parser = Parser::new(text);
     let parsed = parser.condition(Part::Slo).and_then(|condition| parser.end(Part::Slo).map(|()| condition));
     parser.errors.sort_by_key(|error| error.at.start);
     match (parsed, parser.errors.into_iter().next()) {
@@ -45,88 +42,15 @@ pub fn condition(text: &str) -> Result<Condition, RuleError> {
     }
 }
 
-impl Aggregate {
-    /// The aggregate of this name.
-    ///
-    /// # Errors
-    /// What is wrong with it, and what to write.
-    pub(super) fn named(name: &str) -> Result<Self, (String, String)> {
-        Ok(match name {
-            "avg" => Self::Avg,
-            "min" => Self::Min,
-            "max" => Self::Max,
-            "med" => Self::Med,
-            "stddev" => Self::Stddev,
-            "sum" => Self::Sum,
-            "count" => Self::Count,
-            _ => match name.strip_prefix('p').filter(|number| is_number(number)) {
-                Some(number) => return percentile(number),
-                None => {
-                    let meant = match name {
-                        "mean" | "average" => Some("avg"),
-                        "median" => Some("med"),
-                        "std" | "stdev" | "sd" => Some("stddev"),
-                        "total" => Some("sum"),
-                        _ => nearest(name, ["avg", "min", "max", "med", "stddev", "sum", "count", "share"]),
-                    };
-                    let help = match meant {
-                        Some(meant) => format!("did you mean `{meant}`?"),
-                        None => format!("write one of {AGGREGATES}"),
-                    };
-                    return Err((format!("unknown aggregation `{name}`"), help));
-                }
-            },
-        })
+/// The error for a metric that no single request has.
+fn not_per_request(metric: &Metric, name: &str, at: Bytes) -> RuleError {
+    if metric.name == "tbt" {
+        let message = format!("`{name}` is one value for each token, so no single request has it");
+        return RuleError::new(at, message, "write `tpot`, a request's own mean");
     }
+    let message = format!("`{name}` is one number for the whole workload, not one for each request");
+    RuleError::new(at, message, format!("a condition looks at {}", names(is_per_request).join(", ")))
 }
-
-/// p50 as the quantile 0.5. The point is moved in the text, so that p99.9 is the float nearest to 0.999.
-fn percentile(number: &str) -> Result<Aggregate, (String, String)> {
-    let q: f64 = format!("{number}e-2").parse().unwrap_or(f64::INFINITY);
-    if q > 0.0 && q < 1.0 {
-        return Ok(Aggregate::Quantile(q));
-    }
-    Err(if q <= 0.0 {
-        (format!("`p{number}` is the smallest value"), "write `min(...)`".to_owned())
-    } else if q <= 1.0 {
-        (format!("`p{number}` is the largest value"), "write `max(...)`".to_owned())
-    } else {
-        (
-            format!("there is no percentile {number}"),
-            "a percentile lies between 0 and 100, such as p99".to_owned(),
-        )
-    })
-}
-
-/// Digits, with one point between them at most.
-fn is_number(text: &str) -> bool {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
-    digits(whole) && digits(fraction)
-}
-
-/// The error for a name that no metric has.
-fn unknown(name: &str, at: Bytes, candidates: &[&str]) -> RuleError {
-    let help = match nearest(name, candidates.iter().copied()) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => {
-            let metrics = candidates
-                .iter()
-                .copied()
-                .filter(|name| Metric::named(name).is_some_and(|m| m.name == *name));
-            format!("the metrics are {}", metrics.collect::<Vec<_>>().join(", "))
-        }
-    };
-    RuleError::new(at, format!("unknown metric `{name}`"), help)
-}
-
-/// Whether a character may stand in a word.
-pub(super) fn is_word(c: char) -> bool {
-    c.is_alphanumeric() || matches!(c, '_' | '.' | '-')
-}
-
-/// Parsing can not go on. The error is noted.
-struct Stop;
 
 /// Where a condition stands.
 #[derive(Clone, Copy, PartialEq)]
@@ -143,13 +67,7 @@ struct Written {
     has_unit: bool,
 }
 
-struct Parser<'t> {
-    text: &'t str,
-    at: usize,
-    errors: Vec<RuleError>,
-}
-
-impl<'t> Parser<'t> {
+impl Parser<'_> {
     fn rule(&mut self) -> Result<Option<Rule>, Stop> {
         if self.text.trim().is_empty() {
             return self.stop(
@@ -288,6 +206,13 @@ impl<'t> Parser<'t> {
                 {
                     error.help = Some(format!("did you mean `{near}`, as in `p99({near})`?"));
                 }
+                // `p99_ttft` lacks its unit.
+                let whole = candidates
+                    .iter()
+                    .find(|whole| whole.strip_prefix(name).is_some_and(|rest| rest.starts_with('_')));
+                if let Some(whole) = whole.filter(|_| near.is_none()) {
+                    error.help = Some(format!("did you mean `{whole}`?"));
+                }
                 self.errors.push(error);
             }
         }
@@ -310,15 +235,18 @@ impl<'t> Parser<'t> {
             let at = self.next_at();
             return self.stop(at, "expected a condition", "write one such as `ttft <= 500ms`");
         };
+        if self.eat("(") {
+            let help = "leave the aggregation out, as in `ttft <= 500ms`";
+            return self.stop(
+                name_at,
+                format!("a condition looks at one request, so `{name}(...)` has nothing to gather"),
+                help,
+            );
+        }
         let (op, op_at) = self.op()?;
         let metric = Metric::named(name);
-        if part == Part::Where && metric.is_none() && op.is_equality() {
-            let word = self.tag_word()?;
-            return Ok(Some(Condition {
-                on: On::Tag(name.to_owned(), word),
-                op,
-                at: name_at.start..self.at,
-            }));
+        if metric.is_none() && op.is_equality() {
+            return self.tag(part, name, name_at, op);
         }
         let amount = self.amount()?;
         let at = name_at.start..amount.at.end;
@@ -330,23 +258,13 @@ impl<'t> Parser<'t> {
                 Ok(limit.map(|limit| Condition { on: On::Metric(metric, limit), op, at }))
             }
             Some(metric) => {
-                let message = if metric.name == "tbt" {
-                    format!("`{name}` is one value for each token, so no single request has it")
-                } else {
-                    format!("`{name}` is one number for the whole workload, not one for each request")
-                };
-                let help = if metric.name == "tbt" {
-                    "write `tpot`, a request's own mean".to_owned()
-                } else {
-                    format!("a condition looks at {}", names(is_per_request).join(", "))
-                };
-                self.errors.push(RuleError::new(name_at, message, help));
+                self.errors.push(not_per_request(metric, name, name_at));
                 Ok(None)
             }
             None => {
                 let mut error = unknown(name, name_at, &names(is_per_request));
                 if part == Part::Where {
-                    error.help = error.help.map(|help| format!("{help}; a tag is compared with == or !="));
+                    error.help = error.help.map(|help| format!("{help} (a tag is compared with == or !=)"));
                 }
                 self.errors.push(error);
                 Ok(None)
@@ -354,102 +272,17 @@ impl<'t> Parser<'t> {
         }
     }
 
-    /// What a tag is compared with.
-    fn tag_word(&mut self) -> Result<String, Stop> {
-        self.space();
-        let start = self.at;
-        if self.eat("\"") {
-            let inside = self.take(|c| c != '"');
-            let word = self.text[inside].to_owned();
-            if self.eat("\"") {
-                return Ok(word);
-            }
-            return self.stop(start..self.at, "this quote is not closed", "end the word with `\"`");
+    /// The rest of a condition on a tag; `None` where tags have no place.
+    fn tag(&mut self, part: Part, name: &str, name_at: Bytes, op: Op) -> Result<Option<Condition>, Stop> {
+        let start = name_at.start;
+        let word = self.tag_word()?;
+        if part == Part::Where {
+            return Ok(Some(Condition { on: On::Tag(name.to_owned(), word), op, at: start..self.at }));
         }
-        let at = self.take(is_word);
-        if at.is_empty() {
-            let at = self.next_at();
-            return self.stop(at, "expected a word", "a tag is compared with a word, such as `tier == gold`");
-        }
-        Ok(self.text[at].to_owned())
-    }
-
-    fn op(&mut self) -> Result<(Op, Bytes), Stop> {
-        self.space();
-        let start = self.at;
-        let ops = [
-            ("<=", Op::Le),
-            (">=", Op::Ge),
-            ("==", Op::Eq),
-            ("!=", Op::Ne),
-            ("=<", Op::Le),
-            ("=>", Op::Ge),
-            ("<>", Op::Ne),
-            ("<", Op::Lt),
-            (">", Op::Gt),
-            ("=", Op::Eq),
-            ("≤", Op::Le),
-            ("≥", Op::Ge),
-            ("≠", Op::Ne),
-        ];
-        for (text, op) in ops {
-            if self.eat(text) {
-                let at = start..self.at;
-                let written = op.to_string();
-                if written != text {
-                    self.errors.push(RuleError::new(
-                        at.clone(),
-                        format!("`{text}` is no comparison"),
-                        format!("write `{written}`"),
-                    ));
-                }
-                return Ok((op, at));
-            }
-        }
-        let at = self.next_at();
-        self.stop(at, "expected a comparison", "write one of <, <=, >, >=, ==, !=")
-    }
-
-    fn amount(&mut self) -> Result<Amount<'t>, Stop> {
-        self.space();
-        let start = self.at;
-        let number_at = self.take(|c| c.is_ascii_digit() || matches!(c, '.' | ',' | '_'));
-        if number_at.is_empty() {
-            if self.text[start..].starts_with('-') {
-                self.at += 1;
-                let end = self.take(|c| is_word(c) || c == '%').end;
-                return self.stop(start..end, "no metric is ever negative", "write a limit of 0 or more");
-            }
-            let at = self.take(is_word);
-            let (at, message) = match &self.text[at.clone()] {
-                "" => (self.next_at(), "expected a limit".to_owned()),
-                name => (at, format!("`{name}` is no limit")),
-            };
-            return self.stop(at, message, LIMIT);
-        }
-        let number = &self.text[number_at.clone()];
-        if !is_number(number) {
-            return self.stop(
-                number_at,
-                format!("`{number}` is no number"),
-                "write digits and at most one point, such as 1000 or 0.5",
-            );
-        }
-        let unit_at = self.unit();
-        let end = if unit_at.is_empty() { number_at.end } else { unit_at.end };
-        Ok(Amount { number, unit: &self.text[unit_at.clone()], at: start..end, unit_at })
-    }
-
-    /// A unit, directly behind its number or after a space.
-    fn unit(&mut self) -> Bytes {
-        let behind = self.at;
-        self.space();
-        let at = self.take(|c| c.is_alphabetic() || matches!(c, '%' | '/'));
-        if at.is_empty() || (at.start > behind && matches!(&self.text[at.clone()], "where" | "and")) {
-            self.at = behind;
-            return behind..behind;
-        }
-        at
+        let mut error = unknown(name, name_at, &names(is_per_request));
+        error.help = error.help.map(|help| format!("{help} (a tag stands behind `where`)"));
+        self.errors.push(error);
+        Ok(None)
     }
 
     /// What a limit is worth; `None` when it is wrong.
@@ -513,60 +346,5 @@ impl<'t> Parser<'t> {
             _ => "a rule ends after its limit or its `where` conditions",
         };
         self.stop(self.at..self.at + rest.len(), format!("`{rest}` is left over"), help)
-    }
-
-    /// Notes an error of form.
-    fn stop<T>(&mut self, at: Bytes, message: impl Into<String>, help: impl Into<String>) -> Result<T, Stop> {
-        self.errors.push(RuleError::new(at, message, help));
-        Err(Stop)
-    }
-
-    fn space(&mut self) {
-        self.take(char::is_whitespace);
-    }
-
-    /// Takes characters for as long as they fit.
-    fn take(&mut self, fits: impl Fn(char) -> bool) -> Bytes {
-        let start = self.at;
-        let rest = &self.text[start..];
-        self.at += rest.find(|c| !fits(c)).unwrap_or(rest.len());
-        start..self.at
-    }
-
-    /// The word that comes next.
-    fn word(&mut self) -> Option<(&'t str, Bytes)> {
-        self.space();
-        if !self.text[self.at..].starts_with(|c: char| c.is_alphabetic() || c == '_') {
-            return None;
-        }
-        let at = self.take(is_word);
-        Some((&self.text[at.clone()], at))
-    }
-
-    /// Takes a text if it comes next.
-    fn eat(&mut self, text: &str) -> bool {
-        self.space();
-        let found = self.text[self.at..].starts_with(text);
-        if found {
-            self.at += text.len();
-        }
-        found
-    }
-
-    /// Takes a whole word if it comes next.
-    fn keyword(&mut self, keyword: &str) -> bool {
-        let before = self.at;
-        let found = self.word().is_some_and(|(word, _)| word == keyword);
-        if !found {
-            self.at = before;
-        }
-        found
-    }
-
-    /// The character that comes next, or the end.
-    fn next_at(&mut self) -> Bytes {
-        self.space();
-        let width = self.text[self.at..].chars().next().map_or(0, char::len_utf8);
-        self.at..self.at + width
     }
 }

@@ -158,11 +158,7 @@ mod tests {
     /// (n, p, k, P(X = k), P(X ≤ k), P(X ≥ k)), summed with mpmath 1.3 at 60 digits. For each row, with k above the mean:
     /// `t = binomial(n,k)*mpf(p)**k*(1-mpf(p))**(n-k); s = 0; while k <= n: s += t; t *= mpf(n-k)/(k+1)*mpf(p)/(1-mpf(p)); k += 1`
     /// and downwards below it. `scipy.stats.binom.{pmf,cdf}(k, n, p)` and `sf(k-1, n, p)` of scipy 1.17 agree to 12 digits.
-    #[expect(
-        clippy::excessive_precision,
-        clippy::unreadable_literal,
-        reason = "numbers as they were printed"
-    )]
+    #[expect(clippy::unreadable_literal, reason = "numbers as they were printed")]
     const REFERENCE: &[(u64, f64, u64, f64, f64, f64)] = &[
         (10, 0.5, 3, 0.1171875, 0.171875, 0.9453125),
         (59, 0.05, 0, 0.04849452524942323, 0.04849452524942323, 1.0),
@@ -187,11 +183,7 @@ mod tests {
     ];
 
     /// (hits, n, alpha, low, high): `scipy.stats.beta.ppf(alpha, h, n-h+1)` and `beta.ppf(1-alpha, h+1, n-h)` of scipy 1.17.
-    #[expect(
-        clippy::excessive_precision,
-        clippy::unreadable_literal,
-        reason = "numbers as they were printed"
-    )]
+    #[expect(clippy::unreadable_literal, reason = "numbers as they were printed")]
     const BOUNDS: &[(u64, u64, f64, f64, f64)] = &[
         (0, 10, 0.05, 0.0, 0.2588655508930522),
         (3, 10, 0.05, 0.08726443391415033, 0.6066242161054123),

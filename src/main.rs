@@ -1,3 +1,5 @@
 //! The `sagebench` binary.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    sagebench::cli::main()
+}

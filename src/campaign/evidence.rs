@@ -1,0 +1,120 @@
+//! The gates' view of what was measured.
+
+use serde_json::Value;
+
+use crate::gate::{Event, Evidence};
+use crate::measure::{Metrics, Samples, meets, value_of};
+use crate::metric::{Kind, Metric};
+use crate::plan::config::Tags;
+use crate::record::{Outcome, Record};
+use crate::rule::{Condition, On, counts_requests};
+use crate::stats::Run;
+use crate::units::ms;
+
+/// One workload on one backend, its repeats pooled.
+#[derive(Debug, Clone, Copy)]
+pub struct Part<'a> {
+    /// Its measured requests.
+    pub samples: &'a Samples,
+    /// Its metrics.
+    pub metrics: &'a Metrics,
+    /// Its tags.
+    pub tags: &'a Tags,
+    /// Its SLO.
+    pub slo: &'a [Condition],
+}
+
+/// What a rule is judged against: one part, or several pooled.
+#[derive(Debug, Clone)]
+pub struct Measured<'a> {
+    /// The parts, in the order of the plan.
+    pub parts: Vec<Part<'a>>,
+    /// Whether the same plan gives the same numbers again.
+    pub deterministic: bool,
+}
+
+impl Part<'_> {
+    /// The counted requests that a filter leaves, by due time.
+    fn counted(&self, filter: &[Condition]) -> impl Iterator<Item = &Record> {
+        let records = self.samples.by_due().into_iter().filter(|record| record.outcome.is_counted());
+        records.filter(move |record| {
+            filter.iter().all(|condition| {
+                let value = |metric| value_of(record, metric, self.samples.basis());
+                condition.is_met(value, |tag| self.tags.get(tag).cloned())
+            })
+        })
+    }
+
+    fn happened(&self, record: &Record, event: &Event<'_>) -> bool {
+        let met = |limits: &[Condition]| {
+            record.outcome == Outcome::Success && meets(record, self.samples.basis(), self.tags, limits)
+        };
+        match event {
+            Event::Failed => record.outcome.is_failure(),
+            Event::MetSlo => met(self.slo),
+            Event::Met(limits) => met(limits),
+        }
+    }
+
+    /// A metric of the flat file, or the reason why it has no value.
+    fn flat(&self, metric: &Metric) -> Result<f64, String> {
+        let name = metric.flat();
+        self.metrics.values.get(&name).and_then(Value::as_f64).ok_or_else(|| {
+            let reason = self.metrics.unavailable.get(&name);
+            reason.cloned().unwrap_or_else(|| "nothing was measured".to_owned())
+        })
+    }
+}
+
+/// What `total_requests` and its like count.
+fn is_counted_by(record: &Record, metric: &Metric) -> bool {
+    match metric.name {
+        "successful_requests" => record.outcome == Outcome::Success,
+        "failed_requests" => record.outcome.is_failure(),
+        _ => record.outcome.is_counted(),
+    }
+}
+
+impl Evidence for Measured<'_> {
+    fn deterministic(&self) -> bool {
+        self.deterministic
+    }
+
+    fn samples(&self, metric: &'static Metric, filter: &[Condition]) -> Result<Vec<Run>, String> {
+        let narrowed = filter.iter().any(|condition| matches!(condition.on, On::Metric(..)));
+        if metric.name == "tbt" {
+            if narrowed {
+                return Err("gaps between tokens are pooled over requests, which `where` can not take apart".into());
+            }
+            let pools = self.parts.iter().flat_map(|part| part.samples.gaps().sorted());
+            return Ok(pools.map(|(gap, count)| (ms(gap), count)).collect());
+        }
+        let values = self.parts.iter().flat_map(|part| {
+            part.counted(filter)
+                .filter_map(|record| Some((value_of(record, metric, part.samples.basis())?, 1)))
+                .collect::<Vec<_>>()
+        });
+        Ok(values.collect())
+    }
+
+    fn events(&self, event: &Event<'_>, filter: &[Condition]) -> Result<Vec<bool>, String> {
+        let happened = self.parts.iter().flat_map(|part| {
+            part.counted(filter).map(|record| part.happened(record, event)).collect::<Vec<_>>()
+        });
+        Ok(happened.collect())
+    }
+
+    fn number(&self, metric: &'static Metric, filter: &[Condition]) -> Result<f64, String> {
+        if counts_requests(metric) && metric.kind == Kind::Count && metric.name != "cancelled_requests" {
+            let counts = self.parts.iter().map(|part| {
+                part.counted(filter).filter(|record| is_counted_by(record, metric)).count() as u64
+            });
+            return Ok(counts.sum::<u64>() as f64);
+        }
+        match self.parts.as_slice() {
+            [part] => part.flat(metric),
+            parts if metric.kind == Kind::Count => parts.iter().map(|part| part.flat(metric)).sum(),
+            _ => Err(format!("`{}` is one number per workload; it has no pooled value", metric.name)),
+        }
+    }
+}

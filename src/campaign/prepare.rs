@@ -1,0 +1,304 @@
+//! From a scenario's name to everything a run needs: read, changed by the command line, planned, its rules checked.
+
+use std::path::{Path, PathBuf};
+
+use indexmap::IndexMap;
+
+use super::shipped::{SHIPPED, Shipped};
+use crate::backend::config::{Backend, Clock};
+use crate::gate::{Checked, Finding, Planned, PlannedBackend, PlannedWorkload, Site, check};
+use crate::plan::config::{Load, Requests};
+use crate::plan::{Plan, PlanError, plan};
+use crate::report::Templates;
+use crate::scenario::{
+    Diagnostic, Failed, Format, Loaded, Options, Scenario, Sources, load, load_text, nearest, read_file,
+};
+
+/// What the command line changes in a scenario.
+#[derive(Debug, Clone, Default)]
+pub struct Changes {
+    /// `PATH=VALUE` arguments.
+    pub set: Vec<String>,
+    /// Run on these backends; empty leaves the scenario's choice.
+    pub backends: Vec<String>,
+    /// The model of the chosen backends.
+    pub model: Option<String>,
+    /// Run only these workloads (full or family names); empty runs all.
+    pub only: Vec<String>,
+    /// The seed.
+    pub seed: Option<u64>,
+    /// The clock of the chosen backends.
+    pub clock: Option<Clock>,
+    /// Three requests per workload, no gates.
+    pub smoke: bool,
+}
+
+/// A backend that will run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chosen {
+    /// Its name in the scenario.
+    pub name: String,
+    /// Its settings.
+    pub config: Backend,
+}
+
+impl Chosen {
+    /// The clock it runs on.
+    pub fn clock(&self) -> Clock {
+        match &self.config {
+            Backend::Mock(mock) => mock.clock,
+        }
+    }
+
+    /// The model it reports.
+    pub fn model(&self) -> &str {
+        match &self.config {
+            Backend::Mock(mock) => &mock.model,
+        }
+    }
+}
+
+/// Everything a run needs.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The scenario's name.
+    pub name: String,
+    /// The scenario with the command line's changes.
+    pub scenario: Scenario,
+    /// The backends that will run, in order.
+    pub backends: Vec<Chosen>,
+    /// What will be played.
+    pub plan: Plan,
+    /// The parsed rules and SLOs.
+    pub gates: Checked,
+    /// The reports' templates, read and compiled.
+    pub templates: Templates,
+    /// Where texts stand; absent for a run of a plan file.
+    pub loaded: Option<Loaded>,
+}
+
+/// Why nothing runs.
+#[derive(Debug)]
+pub enum Rejected {
+    /// The scenario is wrong, at these places.
+    Invalid(Box<Failed>),
+    /// Something else is, in one message.
+    Message(String),
+}
+
+impl Rejected {
+    fn at(loaded: &Loaded, diagnostics: Vec<Diagnostic>) -> Self {
+        let mut diagnostics = diagnostics;
+        crate::scenario::sort(&mut diagnostics);
+        Self::Invalid(Box::new(Failed { sources: loaded.sources.clone(), diagnostics }))
+    }
+}
+
+/// Reads a scenario file, or the shipped scenario of that name where there is no such file.
+pub fn read(path: &Path, set: &[String]) -> Result<Loaded, Failed> {
+    let shipped = path.to_str().filter(|_| !path.exists()).and_then(Shipped::named);
+    let Some(shipped) = shipped else {
+        return load(path, &Options::process(set)).map_err(|failed| suggest_shipped(path, failed));
+    };
+    let read = |path: &Path| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        SHIPPED
+            .iter()
+            .find(|shipped| shipped.file == name)
+            .map_or_else(|| read_file(path), |shipped| Ok(shipped.text.as_bytes().to_vec()))
+    };
+    let options = Options { read: &read, ..Options::process(set) };
+    load_text(shipped.file, shipped.text, Format::Yaml, Path::new(""), &options)
+}
+
+/// A name without an ending that is no file was probably meant to be a shipped scenario.
+fn suggest_shipped(path: &Path, mut failed: Failed) -> Failed {
+    if path.extension().is_none() && !path.exists() {
+        let names: Vec<&str> = SHIPPED.iter().map(Shipped::name).collect();
+        if let Some(diagnostic) = failed.diagnostics.first_mut() {
+            diagnostic.help.push(format!("scenarios that ship with the program: {}", names.join(", ")));
+        }
+    }
+    failed
+}
+
+/// Reads, changes, plans and checks a scenario.
+pub fn prepare(path: &Path, changes: &Changes) -> Result<Prepared, Rejected> {
+    let mut set = changes.set.clone();
+    set.extend(changes.seed.map(|seed| format!("seed={seed}")));
+    let mut loaded = read(path, &set).map_err(|failed| Rejected::Invalid(Box::new(failed)))?;
+    let name = loaded.scenario.name.clone().unwrap_or_else(|| stem(path));
+    let backends = choose(&loaded.scenario, changes)?;
+    keep_only(&mut loaded, &changes.only)?;
+    if changes.smoke {
+        make_smoke(&mut loaded.scenario);
+    }
+    let plan = plan(&loaded.scenario, &loaded.families, &loaded.dir)
+        .map_err(|errors| Rejected::at(&loaded, errors.iter().map(|error| located(&loaded, error)).collect()))?;
+    let mut gates = check(&loaded.scenario, &planned(&plan, &backends))
+        .map_err(|findings| Rejected::at(&loaded, findings.iter().map(|f| found(&loaded, f)).collect()))?;
+    if changes.smoke {
+        gates.rules.clear();
+    }
+    let templates = Templates::open(&loaded.scenario.reports, &loaded.dir)
+        .map_err(|error| Rejected::Message(error.to_string()))?;
+    Ok(Prepared { name, scenario: loaded.scenario.clone(), backends, plan, gates, templates, loaded: Some(loaded) })
+}
+
+/// Prepares the run of a plan file. Its scenario says the backends and the gates; the recipes are those of the file.
+pub fn prepare_plan(path: &Path, changes: &Changes) -> Result<Prepared, Rejected> {
+    let message = |error: &dyn std::fmt::Display| Rejected::Message(error.to_string());
+    let (header, plan) = crate::plan::read(path).map_err(|error| message(&error))?;
+    let scenario: Scenario = serde_json::from_value(header.scenario)
+        .map_err(|error| message(&format!("{}: the scenario in its first line: {error}", path.display())))?;
+    let backends = choose(&scenario, changes)?;
+    let gates = check(&scenario, &planned(&plan, &backends)).map_err(|findings| {
+        let lines: Vec<String> = findings.iter().map(|finding| finding.message.clone()).collect();
+        message(&format!("{}: {}", path.display(), lines.join("; ")))
+    })?;
+    let templates = Templates::open(&scenario.reports, path.parent().unwrap_or(Path::new("")))
+        .map_err(|error| message(&error))?;
+    let name = scenario.name.clone().unwrap_or_else(|| stem(path));
+    Ok(Prepared { name, scenario, backends, plan, gates, templates, loaded: None })
+}
+
+fn stem(path: &Path) -> String {
+    path.file_stem().map_or_else(|| "scenario".into(), |stem| stem.to_string_lossy().into_owned())
+}
+
+/// The backends that run, with the command line's model and clock.
+fn choose(scenario: &Scenario, changes: &Changes) -> Result<Vec<Chosen>, Rejected> {
+    let names = if changes.backends.is_empty() {
+        match &scenario.backend {
+            Some(choice) => choice.0.clone(),
+            None => scenario.backends.keys().take(1).cloned().collect(),
+        }
+    } else {
+        changes.backends.clone()
+    };
+    names
+        .into_iter()
+        .map(|name| {
+            let mut config = scenario.backends.get(&name).cloned().ok_or_else(|| {
+                Rejected::Message(unknown("backend", &name, scenario.backends.keys().map(String::as_str)))
+            })?;
+            match &mut config {
+                Backend::Mock(mock) => {
+                    mock.clock = changes.clock.unwrap_or(mock.clock);
+                    mock.model = changes.model.clone().unwrap_or_else(|| mock.model.clone());
+                }
+            }
+            Ok(Chosen { name, config })
+        })
+        .collect()
+}
+
+fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let known: Vec<&str> = known.collect();
+    let meant = nearest(name, known.iter().copied()).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+    format!("no {what} `{name}` in the scenario{meant} (there {} {})", if known.len() == 1 { "is" } else { "are" }, known.join(", "))
+}
+
+/// Leaves only the workloads of these names; a family's name stands for all its points.
+fn keep_only(loaded: &mut Loaded, only: &[String]) -> Result<(), Rejected> {
+    if only.is_empty() {
+        return Ok(());
+    }
+    let families = loaded.families.clone();
+    let is_named = |workload: &str, name: &str| workload == name || families.get(workload).is_some_and(|f| f.name == name);
+    for name in only {
+        if !families.keys().any(|workload| is_named(workload, name)) {
+            let mut known: Vec<&str> = families.iter().flat_map(|(full, f)| [f.name.as_str(), full.as_str()]).collect();
+            known.dedup();
+            return Err(Rejected::Message(unknown("workload", name, known.into_iter())));
+        }
+    }
+    let keep = |workload: &String| only.iter().any(|name| is_named(workload, name));
+    loaded.scenario.workloads.retain(|workload, _| keep(workload));
+    loaded.families.retain(|workload, _| keep(workload));
+    Ok(())
+}
+
+/// Three requests per workload, without warm-up, repeats or gates.
+fn make_smoke(scenario: &mut Scenario) {
+    scenario.gates.rules.clear();
+    for workload in scenario.workloads.values_mut() {
+        workload.warmup = None;
+        workload.repeats = 1;
+        match &mut workload.load {
+            Load::Closed(load) => load.requests = Some(Requests::Total(3)),
+            Load::Open(load) => load.requests = Some(3),
+            Load::Stages(load) => load.requests = Some(3),
+            Load::Replay(load) => load.requests = Some(3),
+        }
+    }
+}
+
+/// What the gates need to know of the plan.
+fn planned(plan: &Plan, backends: &[Chosen]) -> Planned {
+    let workloads = plan.workloads.iter().map(|workload| {
+        let expected = workload.expected();
+        let repeats = u64::from(workload.repeats);
+        PlannedWorkload {
+            name: workload.name.clone(),
+            tags: workload.tags.clone().into_iter().collect::<IndexMap<_, _>>(),
+            requests: expected.requests.map(|n| n * repeats),
+            gaps: expected.gaps.map(|n| n * repeats),
+        }
+    });
+    let backends = backends
+        .iter()
+        .map(|chosen| PlannedBackend { name: chosen.name.clone(), deterministic: chosen.clock() == Clock::Virtual });
+    Planned { workloads: workloads.collect(), backends: backends.collect() }
+}
+
+/// A plan's error at its place in the scenario.
+fn located(loaded: &Loaded, error: &PlanError) -> Diagnostic {
+    let mut pointer = format!("/workloads/{}", escape(&error.workload));
+    for step in error.path.split('.').filter(|step| !step.is_empty()) {
+        pointer.push('/');
+        pointer.push_str(&escape(step));
+    }
+    let mut diagnostic = Diagnostic::error(loaded.span_of(&pointer), error.message.clone());
+    diagnostic.help.extend(error.help.clone());
+    diagnostic
+}
+
+/// A rule's error at its place in the scenario.
+fn found(loaded: &Loaded, finding: &Finding) -> Diagnostic {
+    let span = match &finding.site {
+        Site::Rule(index) => loaded.rule_span(*index, finding.at.clone()),
+        Site::Slo(index) => loaded.text_span_of(&format!("/slo/{index}"), finding.at.clone()),
+        Site::WorkloadSlo(name, index) => {
+            loaded.text_span_of(&format!("/workloads/{}/slo/{index}", escape(name)), finding.at.clone())
+        }
+    };
+    let mut diagnostic = Diagnostic::error(span, finding.message.clone());
+    diagnostic.help.extend(finding.help.clone());
+    diagnostic
+}
+
+fn escape(step: &str) -> String {
+    step.replace('~', "~0").replace('/', "~1")
+}
+
+/// The texts behind a preparation, for rendering what is said about them.
+pub fn sources(prepared: &Prepared) -> Option<&Sources> {
+    prepared.loaded.as_ref().map(|loaded| &loaded.sources)
+}
+
+/// Folders that do not clash for several scenarios of one command: by name, numbered where two are equal.
+pub fn folders(output: &Path, prepared: &[Prepared]) -> Vec<PathBuf> {
+    if prepared.len() == 1 {
+        return vec![output.to_owned()];
+    }
+    let mut seen: IndexMap<String, u32> = IndexMap::new();
+    prepared
+        .iter()
+        .map(|one| {
+            let count = seen.entry(one.name.clone()).or_default();
+            *count += 1;
+            output.join(if *count == 1 { one.name.clone() } else { format!("{}-{count}", one.name) })
+        })
+        .collect()
+}

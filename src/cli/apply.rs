@@ -1,0 +1,176 @@
+//! `apply` and `run`: from scenario files to an exit code.
+
+use std::path::PathBuf;
+
+use super::args::{ApplyArgs, ContractWorkload, Results, RunArgs};
+use super::error::CliError;
+use super::progress::Shown;
+use super::{documents, log, signals, terminal};
+use crate::campaign::{
+    Changes, Folder, Prepared, Rejected, Settings, conduct, folders, prepare, prepare_plan,
+};
+use crate::gate::{Verdict, exit, explain};
+use crate::report::{self, RunReport};
+use crate::run::Stop;
+use crate::scenario::{Diagnostic, render};
+
+/// `run`: `apply`, with the contract's old names for its workloads.
+pub fn run(args: &RunArgs) -> Result<u8, CliError> {
+    let mut apply_args = ApplyArgs {
+        files: args.files.clone(),
+        changes: args.changes.clone(),
+        results: args.results.clone(),
+        plan: None,
+        dry_run: false,
+    };
+    if let Some(workload) = args.workload {
+        apply_args.files = vec![PathBuf::from("year1")];
+        let only = match workload {
+            ContractWorkload::Year1 => None,
+            ContractWorkload::Short => Some("short_input"),
+            ContractWorkload::Long => Some("long_input"),
+            ContractWorkload::Stress => Some("stress_test"),
+        };
+        apply_args.changes.only.extend(only.map(str::to_owned));
+    }
+    apply(&apply_args)
+}
+
+/// `apply`: everything is checked before anything runs.
+pub fn apply(args: &ApplyArgs) -> Result<u8, CliError> {
+    log(args.results.voice.verbose);
+    let changes = Changes::from(&args.changes);
+    let mut prepared = Vec::new();
+    let mut rejected = Vec::new();
+    let sources = args.files.iter().map(|file| prepare(file, &changes));
+    for result in sources.chain(args.plan.iter().map(|plan| prepare_plan(plan, &changes))) {
+        match result {
+            Ok(one) => prepared.push(one),
+            Err(error) => rejected.push(error),
+        }
+    }
+    report_all(rejected)?;
+    warn(&prepared, args.results.voice.quiet);
+    if args.dry_run {
+        return documents::dry_run(&prepared);
+    }
+    let stop = Stop::default();
+    signals::connect(&stop)?;
+    let places = folders(&args.results.output, &prepared);
+    let mut codes = Vec::new();
+    for (one, dir) in prepared.iter().zip(&places) {
+        codes.push(play(one, dir.clone(), &args.results, &stop)?);
+        if stop.requested().is_some() {
+            break;
+        }
+    }
+    Ok(exit::strongest(codes))
+}
+
+/// All but the last are printed here; the last is the command's error.
+fn report_all(mut rejected: Vec<Rejected>) -> Result<(), CliError> {
+    let Some(last) = rejected.pop() else { return Ok(()) };
+    for error in rejected {
+        CliError::from(error).report();
+    }
+    Err(last.into())
+}
+
+fn warn(prepared: &[Prepared], quiet: bool) {
+    if quiet {
+        return;
+    }
+    let format = render::Format::Text { colour: terminal::error_colour() };
+    for loaded in prepared.iter().filter_map(|one| one.loaded.as_ref()) {
+        if !loaded.warnings.is_empty() {
+            terminal::say(render::render(&loaded.sources, &loaded.warnings, format).trim_end());
+        }
+    }
+}
+
+/// Plays one scenario and says what it came to.
+fn play(prepared: &Prepared, dir: PathBuf, results: &Results, stop: &Stop) -> Result<u8, CliError> {
+    let folder = Folder::open(&dir)?;
+    let mut shown = Shown::new(results.voice.quiet);
+    let settings = Settings {
+        folder: &folder,
+        resume: results.resume,
+        force: results.force,
+        strict: results.strict,
+        stop,
+    };
+    let finished = conduct(prepared, &settings, &mut shown)?;
+    let run = &finished.report;
+    let summary = report::render_format(run, report::Format::Table).map_err(|e| CliError::Input(e.to_string()))?;
+    terminal::print(&painted(&summary))?;
+    if !results.voice.quiet {
+        terminal::say(&format!("results in {}", dir.display()));
+    }
+    show_failures(prepared, run);
+    for_github(run)?;
+    match finished.problem {
+        Some(problem) => Err(problem.into()),
+        None => Ok(run.exit_code),
+    }
+}
+
+/// Verdict words in colour on a terminal.
+fn painted(text: &str) -> String {
+    if !terminal::output_colour() {
+        return text.to_owned();
+    }
+    let mut painted = text.to_owned();
+    for (word, colour) in [("PASS", 32), ("FAIL", 31), ("INVALID", 31), ("ERROR", 31), ("NO_DATA", 31), ("INCONCLUSIVE", 33)] {
+        painted = painted.replace(word, &format!("\u{1b}[1;{colour}m{word}\u{1b}[0m"));
+    }
+    painted
+}
+
+/// Each failed gate at its own line in the scenario, with what was measured under the caret.
+fn show_failures(prepared: &Prepared, run: &RunReport) {
+    let Some(loaded) = &prepared.loaded else { return };
+    let mut diagnostics = Vec::new();
+    for judgement in run.gates.iter().filter(|judgement| judgement.verdict != Verdict::Pass) {
+        let scoped = prepared.gates.rules.iter().find(|rule| rule.text == judgement.rule);
+        let span = scoped
+            .and_then(|rule| rule.index)
+            .and_then(|index| loaded.rule_span(index, 0..judgement.rule.len()));
+        let word = match judgement.verdict {
+            Verdict::Fail => "gate failed",
+            Verdict::NoData => "gate without data",
+            Verdict::Inconclusive => "gate inconclusive",
+            Verdict::Pass => continue,
+        };
+        let who = format!("{word} for `{}` on `{}`", judgement.workload, judgement.backend);
+        let diagnostic = if judgement.decides && !judgement.suspended {
+            Diagnostic::error(span, who)
+        } else {
+            Diagnostic::warning(span, who)
+        };
+        let implicit = if judgement.implicit { format!(" (implicit rule {})", judgement.rule) } else { String::new() };
+        diagnostics.push(diagnostic.label(format!("{}{implicit}", explain(judgement))));
+    }
+    if !diagnostics.is_empty() {
+        let format = render::Format::Text { colour: terminal::error_colour() };
+        terminal::say(render::render(&loaded.sources, &diagnostics, format).trim_end());
+    }
+}
+
+/// Annotations and the step summary of a GitHub workflow.
+fn for_github(run: &RunReport) -> Result<(), CliError> {
+    if std::env::var_os("GITHUB_ACTIONS").is_some_and(|value| value == "true") {
+        terminal::print(&report::annotations(run))?;
+    }
+    let Some(path) = std::env::var_os("GITHUB_STEP_SUMMARY").filter(|path| !path.is_empty()) else {
+        return Ok(());
+    };
+    let path = PathBuf::from(path);
+    let text =
+        report::render_format(run, report::Format::StepSummary).map_err(|e| CliError::Input(e.to_string()))?;
+    let appended = std::fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(&path)
+        .and_then(|mut file| std::io::Write::write_all(&mut file, text.as_bytes()));
+    appended.map_err(|source| CliError::Write { path, source })
+}

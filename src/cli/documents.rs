@@ -1,0 +1,205 @@
+//! The commands that run nothing: they check, print or write texts.
+
+use std::path::Path;
+
+use clap::CommandFactory;
+
+use super::args::{
+    Changes as ChangeArgs, Cli, DiagnosticFormat, InitArgs, PlanArgs, ReportArgs, ReportFormat,
+    SchemaArgs, SchemaName, ValidateArgs,
+};
+use super::error::CliError;
+use super::terminal;
+use crate::campaign::{Changes, Prepared, Rejected, prepare, write_whole};
+use crate::gate::exit;
+use crate::plan;
+use crate::report;
+use crate::scenario::{Diagnostic, Sources, editor_schema, render};
+use crate::tokenizer;
+
+impl From<&ChangeArgs> for Changes {
+    fn from(args: &ChangeArgs) -> Self {
+        Self {
+            set: args.set.clone(),
+            backends: args.backend.clone(),
+            model: args.model.clone(),
+            only: args.only.clone(),
+            seed: args.seed,
+            clock: args.clock.map(Into::into),
+            smoke: args.smoke,
+        }
+    }
+}
+
+/// `validate`: every error of every file.
+pub fn validate(args: &ValidateArgs) -> Result<u8, CliError> {
+    let changes = Changes { set: args.set.clone(), ..Changes::default() };
+    let mut found: Vec<(Sources, Vec<Diagnostic>)> = Vec::new();
+    let mut wrong = 0;
+    for file in &args.files {
+        match prepare(file, &changes) {
+            Ok(prepared) => {
+                if let Some(loaded) = prepared.loaded {
+                    found.push((loaded.sources, loaded.warnings));
+                }
+            }
+            Err(Rejected::Invalid(failed)) => {
+                wrong += 1;
+                found.push((failed.sources, failed.diagnostics));
+            }
+            Err(Rejected::Message(message)) => {
+                wrong += 1;
+                let message = format!("{}: {message}", file.display());
+                found.push((Sources::default(), vec![Diagnostic::error(None, message)]));
+            }
+        }
+    }
+    let groups: Vec<(&Sources, &[Diagnostic])> = found.iter().map(|(s, d)| (s, d.as_slice())).collect();
+    let format = match args.format {
+        DiagnosticFormat::Text => render::Format::Text { colour: terminal::output_colour() },
+        DiagnosticFormat::Json => render::Format::Json,
+        DiagnosticFormat::Github => render::Format::Github,
+    };
+    terminal::print(&render::render_all(&groups, format))?;
+    if args.format == DiagnosticFormat::Text {
+        let files = args.files.len();
+        let noun = if files == 1 { "file" } else { "files" };
+        terminal::say(&if wrong == 0 {
+            format!("{files} {noun} valid")
+        } else {
+            format!("{wrong} of {files} {noun} can not be used")
+        });
+    }
+    Ok(if wrong == 0 { exit::PASS } else { exit::USAGE })
+}
+
+/// `plan`: the expanded plan, printed or written.
+pub fn plan(args: &PlanArgs) -> Result<u8, CliError> {
+    let prepared = prepare(&args.file, &Changes::from(&args.changes))?;
+    if let Some(out) = &args.out {
+        let mut text = Vec::new();
+        plan::write(&prepared.plan, &resolved(&prepared)?, &mut text)
+            .map_err(|error| CliError::Input(error.to_string()))?;
+        write_whole(out, &text)?;
+        terminal::say(&format!("{} written", out.display()));
+    } else if let Some(count) = args.prompts {
+        terminal::print(&prompts(&prepared, count))?;
+    } else {
+        terminal::print(&plan_table(&prepared))?;
+    }
+    Ok(exit::PASS)
+}
+
+/// The scenario with everything resolved, as a plan file carries it.
+fn resolved(prepared: &Prepared) -> Result<serde_json::Value, CliError> {
+    let mut scenario = prepared.scenario.clone();
+    scenario.name = Some(prepared.name.clone());
+    for chosen in &prepared.backends {
+        scenario.backends.insert(chosen.name.clone(), chosen.config.clone());
+    }
+    scenario.backend =
+        Some(crate::scenario::BackendChoice(prepared.backends.iter().map(|b| b.name.clone()).collect()));
+    serde_json::to_value(&scenario).map_err(|error| CliError::Input(error.to_string()))
+}
+
+/// The first prompts of each workload as they would be sent.
+fn prompts(prepared: &Prepared, count: usize) -> String {
+    let mut out = String::new();
+    for workload in &prepared.plan.workloads {
+        for recipe in workload.stream(0).take(count) {
+            let text = plan::text(&recipe, &tokenizer::Mock);
+            let tokens = recipe.prompt.tokens();
+            out.push_str(&format!("--- {} #{}: {tokens} tokens\n{text}\n", workload.name, recipe.index));
+        }
+    }
+    out
+}
+
+/// The plan as a table.
+pub fn plan_table(prepared: &Prepared) -> String {
+    let head = format!(
+        "{}: seed {}, schedule {}, content {}\n",
+        prepared.name, prepared.plan.seed, prepared.plan.schedule_digest, prepared.plan.content_digest
+    );
+    head + &plan::table(&prepared.plan)
+}
+
+/// `report`: a finished run through a template.
+pub fn report(args: &ReportArgs) -> Result<u8, CliError> {
+    let input = |error: &dyn std::fmt::Display| CliError::Input(error.to_string());
+    let path = args.run.as_deref().or(args.input.as_deref()).unwrap_or(Path::new("."));
+    let run = report::read(path).map_err(|error| input(&error))?;
+    let text = match &args.template {
+        Some(template) => report::render_named(&run, template),
+        None => report::render_format(&run, args.format.into()),
+    }
+    .map_err(|error| input(&error))?;
+    match &args.out {
+        Some(out) => write_whole(out, text.as_bytes())?,
+        None => terminal::print(&text)?,
+    }
+    Ok(exit::PASS)
+}
+
+impl From<ReportFormat> for report::Format {
+    fn from(format: ReportFormat) -> Self {
+        match format {
+            ReportFormat::Table => Self::Table,
+            ReportFormat::Markdown => Self::Markdown,
+            ReportFormat::Json => Self::Json,
+            ReportFormat::Html => Self::Html,
+            ReportFormat::Junit => Self::Junit,
+        }
+    }
+}
+
+/// `schema`: a JSON Schema on standard output.
+pub fn schema(args: &SchemaArgs) -> Result<u8, CliError> {
+    let schema = match args.name {
+        SchemaName::Scenario => editor_schema(),
+        SchemaName::Run => report::run_schema(),
+        SchemaName::Metrics => crate::measure::metrics_schema(),
+    };
+    terminal::print(&format!("{schema:#}\n"))?;
+    Ok(exit::PASS)
+}
+
+/// `init`: a commented scenario.
+pub fn init(args: &InitArgs) -> Result<u8, CliError> {
+    if args.out.exists() && !args.force {
+        return Err(CliError::Input(format!(
+            "{} exists already; --force replaces it, --out names another file",
+            args.out.display()
+        )));
+    }
+    let is_toml = args.out.extension().is_some_and(|extension| extension == "toml");
+    let text =
+        if is_toml { include_str!("starters/scenario.toml") } else { include_str!("starters/scenario.yaml") };
+    write_whole(&args.out, text.as_bytes())?;
+    terminal::say(&format!("{} written; `sagebench apply {}` runs it", args.out.display(), args.out.display()));
+    Ok(exit::PASS)
+}
+
+/// `completions`: a script for a shell.
+pub fn completions(shell: clap_complete::Shell) -> Result<u8, CliError> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "sagebench", &mut script);
+    terminal::print(&String::from_utf8_lossy(&script))?;
+    Ok(exit::PASS)
+}
+
+/// `man`: the manual page.
+pub fn man() -> Result<u8, CliError> {
+    let mut page = Vec::new();
+    clap_mangen::Man::new(Cli::command()).render(&mut page)?;
+    terminal::print(&String::from_utf8_lossy(&page))?;
+    Ok(exit::PASS)
+}
+
+/// `apply --dry-run`: the plans, one after another.
+pub fn dry_run(prepared: &[Prepared]) -> Result<u8, CliError> {
+    for one in prepared {
+        terminal::print(&plan_table(one))?;
+    }
+    Ok(exit::PASS)
+}

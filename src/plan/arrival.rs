@@ -93,6 +93,14 @@ impl Profile {
         self.total
     }
 
+    /// The cumulative rate at a time: the mean number of events until then.
+    pub(super) fn events_until(&self, time: Ns) -> f64 {
+        let time = seconds(time);
+        let Some(piece) = self.pieces.iter().rfind(|piece| piece.start <= time) else { return 0.0 };
+        let within = time - piece.start;
+        (piece.before + piece.rate * within + piece.slope * within * within / 2.0).min(self.total)
+    }
+
     /// When the cumulative rate reaches `events`; `None` when it never does.
     pub(super) fn time_of(&self, events: f64) -> Option<Ns> {
         if events >= self.total {

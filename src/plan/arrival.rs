@@ -78,7 +78,7 @@ impl Profile {
             let long = seconds(length);
             pieces.push(Piece { start: seconds(start), before, rate: from, slope: (to - from) / long });
             start += length;
-            before += (from + to) / 2.0 * long;
+            before += f64::midpoint(from, to) * long;
         }
         Self { pieces, total: before }
     }

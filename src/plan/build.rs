@@ -154,13 +154,12 @@ fn hold_to_rows(plan: &mut WorkloadPlan, rows: u64) -> Result<(), Problem> {
         Problem::new(path, message, "send fewer requests, or name a longer file; a file may also `wrap`")
     };
     let warmup = match plan.warmup {
-        WarmupPlan::None => 0,
         WarmupPlan::Requests(count) => count,
         WarmupPlan::Duration(_) if matches!(plan.load, LoadPlan::Closed { .. }) => {
             let message = "how many rows a warm-up of users takes in that time is not known";
             return Err(Problem::new("warmup.duration", message, "set `warmup.requests` instead"));
         }
-        WarmupPlan::Duration(_) => 0,
+        WarmupPlan::None | WarmupPlan::Duration(_) => 0,
     };
     let left = rows.saturating_sub(warmup);
     if left == 0 {

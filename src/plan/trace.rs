@@ -290,7 +290,7 @@ fn decimal_ns(text: &str, digits: i32) -> Option<i128> {
         return None;
     }
     let value: i128 = format!("{whole}{fraction}").parse().ok()?;
-    let scale = digits + exponent - fraction.len() as i32;
+    let scale = digits + exponent - i32::try_from(fraction.len()).ok()?;
     let power = 10_i128.checked_pow(scale.unsigned_abs());
     let ns = match power {
         Some(power) if scale >= 0 => value.checked_mul(power)?,

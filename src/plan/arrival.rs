@@ -78,7 +78,7 @@ impl Profile {
             let long = seconds(length);
             pieces.push(Piece { start: seconds(start), before, rate: from, slope: (to - from) / long });
             start += length;
-            before += (from + to) / 2.0 * long;
+            before += f64::midpoint(from, to) * long;
         }
         Self { pieces, total: before }
     }
@@ -91,6 +91,14 @@ impl Profile {
     /// Events in all; infinite when it has no end.
     pub(super) fn total(&self) -> f64 {
         self.total
+    }
+
+    /// The cumulative rate at a time: the mean number of events until then.
+    pub(super) fn events_until(&self, time: Ns) -> f64 {
+        let time = seconds(time);
+        let Some(piece) = self.pieces.iter().rfind(|piece| piece.start <= time) else { return 0.0 };
+        let within = time - piece.start;
+        (piece.before + piece.rate * within + piece.slope * within * within / 2.0).min(self.total)
     }
 
     /// When the cumulative rate reaches `events`; `None` when it never does.

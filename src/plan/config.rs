@@ -93,9 +93,16 @@ pub struct FileFields {
     /// The key of the prompt's text. Default `prompt`.
     #[serde(default = "prompt_key")]
     pub prompt: String,
-    /// The key of the number of output tokens, which then replaces the workload's `output` for that row.
+    /// The key of the number of output tokens, which then replaces the number in the workload's `output` for that row
+    /// (forced, unless `output` says `max_tokens`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_tokens: Option<String>,
+}
+
+impl Default for FileFields {
+    fn default() -> Self {
+        Self { prompt: prompt_key(), output_tokens: None }
+    }
 }
 
 fn prompt_key() -> String {
@@ -113,7 +120,9 @@ pub enum RowOrder {
     Shuffle,
 }
 
-/// Lengths, shared blocks and arrivals of recorded traffic. The texts are synthetic.
+/// Lengths, shared blocks and arrivals of recorded traffic. The texts are synthetic. Time 0 is the arrival of the first
+/// row. Under `replay` the trace ends the load; under every other load its rows are taken in order and none is taken
+/// twice, so a plan that needs more rows than there are is an error.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TracePrompt {
@@ -130,7 +139,7 @@ pub struct TracePrompt {
     /// Take only the arrivals from the first time until just before the second, counted from the first row; the window's start becomes time 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<[Duration; 2]>,
-    /// Take at most this many rows (of the window).
+    /// Take at most this many rows (of the window), those counted that are then left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub limit: Option<u64>,
@@ -150,7 +159,8 @@ pub enum TraceFormat {
     Mooncake,
     /// CSV with `TIMESTAMP`, `ContextTokens`, `GeneratedTokens` (Azure's LLM inference traces, 2023 and 2024).
     Azure,
-    /// CSV with `Timestamp` (s), `Request tokens`, `Response tokens` (`BurstGPT`, both header variants).
+    /// CSV with `Timestamp` (s), `Request tokens`, `Response tokens` (`BurstGPT`, both header variants). Rows without
+    /// response tokens are requests that failed; they are left out.
     Burstgpt,
     /// JSONL with keys named by `fields`.
     Jsonl,
@@ -175,6 +185,18 @@ pub struct TraceFields {
     /// The key of a list of block ids; equal leading ids mean an equal prefix.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blocks: Option<String>,
+}
+
+impl Default for TraceFields {
+    fn default() -> Self {
+        Self {
+            timestamp: default_timestamp(),
+            timestamp_unit: TimeUnit::default(),
+            prompt_tokens: default_prompt_tokens(),
+            output_tokens: default_output_tokens(),
+            blocks: None,
+        }
+    }
 }
 
 fn default_timestamp() -> String {
@@ -244,7 +266,7 @@ pub struct ClosedLoad {
     /// How many requests are in flight at once.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub concurrency: u32,
-    /// How long a user waits between the end of one request and the next.
+    /// How long a user waits between the end of one request and the next. A user's first request does not wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub think_time: Option<Time>,
     /// Over how long the users arrive, evenly spaced. Default: all at once.
@@ -315,8 +337,8 @@ pub struct PoissonArrival {}
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GammaArrival {
-    /// The shape of the gamma law, above 0.
-    #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 1000))]
+    /// The shape of the gamma law, from 0.001 to 1000.
+    #[schemars(range(min = 0.001, max = 1000.0))]
     pub burstiness: f64,
 }
 
@@ -446,7 +468,9 @@ impl JsonSchema for Requests {
 }
 
 /// What is sent before measuring starts, under the same load and from the same sources. The load does not pause
-/// between the two; exactly one of `requests` and `duration`.
+/// between the two; exactly one of `requests` and `duration`. What is measured is the same with and without a warm-up:
+/// rows of a file are taken from its end for the warm-up. In `stages` the warm-up holds the value that the first stage
+/// starts with; in `replay` it is the first part of the trace.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Warmup {

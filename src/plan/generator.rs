@@ -2,12 +2,13 @@
 
 use super::arrival::{Gaps, Profile};
 use super::source::Source;
+use super::stream::Slot;
 use super::{Prefix, PromptRecipe, Recipe};
 use crate::record::Phase;
 use crate::sample::{Draws, Sampler, key, permuted};
 use crate::units::Ns;
 
-/// The version of everything that turns a seed into lengths, arrivals and texts; part of both digests.
+/// The version of everything that turns a seed into a text; part of the content digest.
 pub const GENERATOR_VERSION: u32 = 1;
 
 /// Generates the recipes of one workload on demand.
@@ -22,6 +23,10 @@ pub struct Generator {
     pub(super) cancel: Option<(f64, u32)>,
     pub(super) think: Option<Sampler>,
     pub(super) clock: Clock,
+    /// The load in words.
+    pub(super) words: String,
+    /// Everything that decides lengths and arrivals, as text: stands in for the recipes where they never end.
+    pub(super) law: String,
 }
 
 /// How long answers are.
@@ -85,18 +90,11 @@ impl Generator {
         Some(if (speed - 1.0).abs() < f64::EPSILON { at } else { libm::round(at as f64 / speed) as Ns })
     }
 
-    /// The `index`-th recipe of a phase. `warmed` is how many warm-up requests came before it: a replay goes on after
-    /// them. `None` when the source has no such row.
-    pub(super) fn recipe(
-        &self,
-        keys: &Keys,
-        phase: Phase,
-        index: u64,
-        warmed: u64,
-        arrival: Option<Ns>,
-    ) -> Option<Recipe> {
+    /// The recipe for one place in a stream. `None` when the source has no such row.
+    pub(super) fn recipe(&self, keys: &Keys, slot: &Slot) -> Option<Recipe> {
+        let &Slot { phase, index, arrival, .. } = slot;
         let phase_key = keys.phase(phase);
-        let (prompt, given) = self.prompt(keys, phase, index, warmed)?;
+        let (prompt, given) = self.prompt(keys, slot)?;
         let (output_tokens, forced) = match (given, &self.output) {
             (Some(tokens), output) => (tokens, output.as_ref().is_none_or(|output| output.forced)),
             (None, Some(output)) => (draw(&output.tokens, phase_key, "output", index), output.forced),
@@ -127,13 +125,8 @@ impl Generator {
     }
 
     /// The prompt, and the output's length where the source gives it.
-    fn prompt(
-        &self,
-        keys: &Keys,
-        phase: Phase,
-        index: u64,
-        warmed: u64,
-    ) -> Option<(PromptRecipe, Option<u32>)> {
+    fn prompt(&self, keys: &Keys, slot: &Slot) -> Option<(PromptRecipe, Option<u32>)> {
+        let &Slot { phase, index, warmed, .. } = slot;
         match &self.source {
             Source::Synthetic { tokens, prefix } => {
                 let phase_key = keys.phase(phase);

@@ -7,12 +7,23 @@
 
 mod arrival;
 mod block;
+mod build;
 pub mod config;
+mod digest;
+mod file;
 mod generator;
+mod load;
 mod recipe;
 mod source;
 mod stream;
+mod summary;
+mod text;
+mod trace;
 
-pub use generator::Generator;
+pub use build::{PlanError, plan};
+pub use file::{Header, PlanFileError, PlanWriteError, read, write};
+pub use generator::{GENERATOR_VERSION, Generator};
 pub use recipe::*;
 pub use stream::RecipeStream;
+pub use summary::{Expected, Row, Spread, table};
+pub use text::text;

@@ -36,18 +36,18 @@ impl WorkloadPlan {
 /// Where the `repeat`-th run lies in a list, or the last one there is.
 fn run_bounds(recipes: &[Recipe], repeat: u32) -> (usize, usize) {
     let order = |recipe: &Recipe| (recipe.phase == Phase::Measured, recipe.index);
-    let starts = (1..recipes.len()).filter(|&at| order(&recipes[at]) <= order(&recipes[at - 1]));
-    let mut bounds = (0, recipes.len());
-    for (run, start) in (1..=repeat).zip(starts) {
-        debug_assert!(run <= repeat, "no run after the wanted one is looked at");
-        bounds.0 = start;
+    let mut start = 0;
+    let mut runs = 0;
+    for at in 1..recipes.len() {
+        if order(&recipes[at]) <= order(&recipes[at - 1]) {
+            if runs == repeat {
+                return (start, at);
+            }
+            runs += 1;
+            start = at;
+        }
     }
-    if let Some(end) =
-        (bounds.0 + 1..recipes.len()).find(|&at| order(&recipes[at]) <= order(&recipes[at - 1]))
-    {
-        bounds.1 = end;
-    }
-    bounds
+    (start, recipes.len())
 }
 
 impl RecipeStream {
@@ -78,6 +78,58 @@ impl Iterator for RecipeStream {
             }
         }
     }
+}
+
+/// What a load sends, counted as far as it can be known before it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Count {
+    pub(super) warmup: u64,
+    pub(super) measured: u64,
+    /// The last due time; 0 where users decide.
+    pub(super) last: Ns,
+    /// Whether the stream ended within the limit.
+    pub(super) ended: bool,
+}
+
+impl WorkloadPlan {
+    /// Counts what the `repeat`-th stream hands out, up to `limit` requests, without drawing any.
+    pub(super) fn count(&self, repeat: u32, limit: u64) -> Count {
+        let mut count = Count::default();
+        let mut add = |phase: Phase, arrival: Option<Ns>| {
+            match phase {
+                Phase::Warmup => count.warmup += 1,
+                Phase::Measured => count.measured += 1,
+            }
+            count.last = arrival.unwrap_or(count.last);
+            count.warmup + count.measured < limit
+        };
+        let more = match self.stream(repeat).0 {
+            Inner::Generated(mut walk) => {
+                std::iter::from_fn(|| walk.step()).any(|slot| !add(slot.phase, slot.arrival))
+            }
+            Inner::Listed { recipes, at, end } => {
+                recipes[at..end].iter().any(|recipe| !add(recipe.phase, recipe.arrival))
+            }
+        };
+        Count { ended: !more, ..count }
+    }
+
+    /// Whether the `repeat`-th run measures anything at all; decided without walking through the warm-up.
+    pub(super) fn sends(&self, repeat: u32) -> bool {
+        let mut stream = self.stream(repeat);
+        stream.start_measuring();
+        stream.next().is_some()
+    }
+}
+
+/// One place in a stream.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) phase: Phase,
+    pub(super) index: u64,
+    /// Warm-up requests before it, when it is measured: a replay goes on after them.
+    pub(super) warmed: u64,
+    pub(super) arrival: Option<Ns>,
 }
 
 /// Where a generated stream stands.
@@ -140,9 +192,15 @@ impl Walk {
     }
 
     fn next(&mut self) -> Option<Recipe> {
+        let slot = self.step()?;
+        self.generator.recipe(&self.keys, &slot)
+    }
+
+    /// Goes to the next request without drawing what it is.
+    fn step(&mut self) -> Option<Slot> {
         if self.phase == Phase::Warmup {
-            if let Some(recipe) = self.next_warmup() {
-                return Some(recipe);
+            if let Some(slot) = self.step_warmup() {
+                return Some(slot);
             }
             self.start_measuring();
         }
@@ -162,10 +220,10 @@ impl Walk {
                 Some(at)
             }
         };
-        self.emit(arrival)
+        Some(self.slot(arrival))
     }
 
-    fn next_warmup(&mut self) -> Option<Recipe> {
+    fn step_warmup(&mut self) -> Option<Slot> {
         if let WarmupPlan::Requests(count) = self.warmup
             && self.index >= count
         {
@@ -179,7 +237,13 @@ impl Walk {
             }
             Due::At(at) => Some(at),
         };
-        self.emit(arrival)
+        Some(self.slot(arrival))
+    }
+
+    fn slot(&mut self, arrival: Option<Ns>) -> Slot {
+        let slot = Slot { phase: self.phase, index: self.index, warmed: self.warmed, arrival };
+        self.index += 1;
+        slot
     }
 
     /// When the next request of this phase is due.
@@ -196,12 +260,6 @@ impl Walk {
                 self.generator.trace_arrival(row, *speed).map_or(Due::Never, Due::At)
             }
         }
-    }
-
-    fn emit(&mut self, arrival: Option<Ns>) -> Option<Recipe> {
-        let recipe = self.generator.recipe(&self.keys, self.phase, self.index, self.warmed, arrival)?;
-        self.index += 1;
-        Some(recipe)
     }
 }
 

@@ -1,0 +1,206 @@
+//! From a scenario to its plan.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use serde_json::Value;
+
+use super::config::{Output, Prompt};
+use super::generator::{Clock, Generator, OutputLength};
+use super::load::{self, Law};
+use super::source::{Problem, Source};
+use super::{LoadPlan, Plan, Point, RecipeSource, WarmupPlan, WorkloadPlan};
+use crate::sample::{key, name_key};
+use crate::scenario::{Scenario, Workload};
+use crate::tokenizer::Tokenizer;
+
+/// Why a scenario has no plan, at its place.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("workloads.{workload}.{path}: {message}")]
+pub struct PlanError {
+    /// The workload, by its full name.
+    pub workload: String,
+    /// The path inside the workload, such as `prompt.path`.
+    pub path: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub help: String,
+}
+
+/// Decides everything about every request of a scenario whose matrix is expanded.
+///
+/// `families` tells for each workload which one it comes from and at which point; a workload that it does not name is
+/// its own family. Paths are relative to `dir`. All workloads are looked at, and each that can not be planned is told.
+pub fn plan(
+    scenario: &Scenario,
+    families: &IndexMap<String, (String, Point)>,
+    dir: &Path,
+    tokenizer: &dyn Tokenizer,
+) -> Result<Plan, Vec<PlanError>> {
+    let mut workloads = Vec::with_capacity(scenario.workloads.len());
+    let mut errors = Vec::new();
+    for (name, workload) in &scenario.workloads {
+        let own = || (name.clone(), Point::new());
+        let (family, point) = families.get(name).cloned().unwrap_or_else(own);
+        match workload_plan(workload, name, family, point, scenario.seed, dir, tokenizer) {
+            Ok(plan) => workloads.push(plan),
+            Err(Problem { path, message, help }) => {
+                errors.push(PlanError { workload: name.clone(), path, message, help });
+            }
+        }
+    }
+    if errors.is_empty() { Ok(Plan::new(scenario.seed, workloads, tokenizer.name())) } else { Err(errors) }
+}
+
+fn workload_plan(
+    workload: &Workload,
+    name: &str,
+    family: String,
+    point: Point,
+    seed: u64,
+    dir: &Path,
+    tokenizer: &dyn Tokenizer,
+) -> Result<WorkloadPlan, Problem> {
+    let traced = matches!(workload.prompt, Prompt::Trace(_));
+    let law = load::read(&workload.load, workload.warmup.as_ref(), traced, dir)?;
+    let output = workload.output.as_ref().map(|output| read_output(output, traced, dir)).transpose()?;
+    if workload.repeats == 0 {
+        return Err(Problem::new("repeats", "a workload is played at least once", "raise `repeats`"));
+    }
+    if workload.timeout.0 == 0 {
+        return Err(Problem::new("timeout", "a request can not be answered in no time", "raise `timeout`"));
+    }
+    let source = Source::read(&workload.prompt, dir, tokenizer)?;
+    let every_row_tells = match &source {
+        Source::Trace(_) => true,
+        Source::File(file) => file.rows.iter().all(|row| row.output_tokens.is_some()),
+        Source::Synthetic { .. } | Source::Text(_) => false,
+    };
+    if output.is_none() && !every_row_tells {
+        let message = "nothing says how long answers are";
+        return Err(Problem::new(
+            "output",
+            message,
+            "set `output: { tokens: 128 }`, or `max_tokens` as a limit",
+        ));
+    }
+    let skipped_rows = if let Source::Trace(trace) = &source { trace.skipped } else { 0 };
+    let rows = source.rows();
+    let Law { load, clock, think, requests, duration, warmup, words } = law;
+    let generator = Generator {
+        root: key(&[seed, name_key(&family)]),
+        source,
+        output,
+        cancel: workload.cancel.as_ref().map(|cancel| (cancel.rate.0, cancel.after_tokens.0)),
+        think,
+        clock,
+        words,
+        law: law_text(workload),
+    };
+    let mut plan = WorkloadPlan {
+        name: name.to_owned(),
+        family,
+        point,
+        tags: workload.tags.clone(),
+        load,
+        recipes: RecipeSource::Generated(Arc::new(generator)),
+        requests,
+        duration,
+        warmup,
+        timeout: workload.timeout.0,
+        total_timeout: workload.total_timeout.map(|length| length.0),
+        repeats: workload.repeats,
+        skipped_rows,
+    };
+    if let Some(rows) = rows {
+        hold_to_rows(&mut plan, rows)?;
+    }
+    if let Some(repeat) = (0..plan.repeats).find(|repeat| !plan.sends(*repeat)) {
+        let which = if repeat == 0 { String::new() } else { format!(" in repeat {repeat}") };
+        let message = format!("the load measures no request{which}");
+        return Err(Problem::new("load", message, "raise its rate or its duration"));
+    }
+    Ok(plan)
+}
+
+fn read_output(output: &Output, traced: bool, dir: &Path) -> Result<OutputLength, Problem> {
+    if traced {
+        let message = "a trace supplies the length of each answer";
+        return Err(Problem::new("output", message, "remove `output`"));
+    }
+    let (tokens, path, forced) = match (&output.tokens, &output.max_tokens) {
+        (Some(tokens), None) => (tokens, "output.tokens", true),
+        (None, Some(tokens)) => (tokens, "output.max_tokens", false),
+        _ => {
+            let message = "an output has either `tokens` (forced) or `max_tokens` (a limit)";
+            return Err(Problem::new("output", message, "set exactly one of them"));
+        }
+    };
+    let tokens = tokens.sampler(dir).map_err(|bad| Problem::law(path, &bad))?;
+    Ok(OutputLength { tokens, forced })
+}
+
+/// Holds a plan to a source that has only so many rows: a number that is known to be too large is an error, one that
+/// only time decides is bounded.
+fn hold_to_rows(plan: &mut WorkloadPlan, rows: u64) -> Result<(), Problem> {
+    let RecipeSource::Generated(generator) = &plan.recipes else { return Ok(()) };
+    if let Clock::Trace { .. } = generator.clock {
+        return Ok(());
+    }
+    let too_many = |path: &str, needed: String| {
+        let message = format!("the plan needs {needed} rows, but `{}` has {rows}", "prompt.path");
+        Problem::new(path, message, "send fewer requests, or name a longer file; a file may also `wrap`")
+    };
+    let warmup = match plan.warmup {
+        WarmupPlan::Requests(count) => count,
+        WarmupPlan::Duration(_) if matches!(plan.load, LoadPlan::Closed { .. }) => {
+            let message = "how many rows a warm-up of users takes in that time is not known";
+            return Err(Problem::new("warmup.duration", message, "set `warmup.requests` instead"));
+        }
+        WarmupPlan::None | WarmupPlan::Duration(_) => 0,
+    };
+    let left = rows.saturating_sub(warmup);
+    if left == 0 {
+        return Err(too_many("warmup.requests", format!("{} or more", warmup.saturating_add(1))));
+    }
+    if let LoadPlan::Open { .. } = plan.load {
+        for repeat in 0..plan.repeats {
+            let count = plan.count(repeat, rows.saturating_add(1));
+            if count.warmup + count.measured > rows {
+                return Err(too_many("load", format!("more than {rows}")));
+            }
+        }
+        return Ok(());
+    }
+    match plan.requests {
+        Some(requests) if requests > left => {
+            Err(too_many("load.requests", requests.saturating_add(warmup).to_string()))
+        }
+        Some(_) => Ok(()),
+        None => {
+            plan.requests = Some(left);
+            Ok(())
+        }
+    }
+}
+
+/// What decides lengths and arrivals, without paths and texts.
+fn law_text(workload: &Workload) -> String {
+    fn strip(value: &mut Value) {
+        match value {
+            Value::Object(map) => {
+                map.retain(|key, _| !matches!(key.as_str(), "path" | "text" | "column" | "fields"));
+                map.values_mut().for_each(strip);
+            }
+            Value::Array(list) => list.iter_mut().for_each(strip),
+            _ => {}
+        }
+    }
+    let parts = (&workload.prompt, &workload.output, &workload.load, &workload.cancel);
+    // These types have string keys and finite numbers only, which always have a JSON form.
+    let mut law = serde_json::to_value(parts).unwrap_or_default();
+    strip(&mut law);
+    law.to_string()
+}

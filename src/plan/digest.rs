@@ -1,0 +1,157 @@
+//! What two plans must share: hashes over recipes, so that a plan that is generated and the same plan read from a file
+//! have the same.
+
+use blake3::Hasher;
+use rustc_hash::FxHashMap;
+
+use super::generator::GENERATOR_VERSION;
+use super::{LoadPlan, Plan, PromptRecipe, Recipe, RecipeSource, WarmupPlan, WorkloadPlan};
+use crate::record::Phase;
+
+/// Recipes that are hashed of a plan that has an end. Beyond, the law and these decide the rest.
+const HASHED: usize = 1 << 20;
+/// Recipes that are hashed, beside the law, where only time ends the load.
+const HASHED_OF_ENDLESS: usize = 1000;
+/// Bytes gathered before they are hashed.
+const CHUNK: usize = 1 << 16;
+/// Hexadecimal digits of a digest: 128 bits.
+const DIGITS: usize = 32;
+
+impl Plan {
+    /// Puts workloads together and computes both digests. `tokenizer` is the name of the one that counted the texts.
+    pub(super) fn new(seed: u64, workloads: Vec<WorkloadPlan>, tokenizer: &str) -> Self {
+        let mut schedule = Hasher::new_derive_key("sagebench schedule");
+        let mut content = Hasher::new_derive_key("sagebench content");
+        content.update(&GENERATOR_VERSION.to_le_bytes());
+        content.update(tokenizer.as_bytes());
+        for workload in &workloads {
+            let (own_schedule, own_content) = hashes(workload);
+            schedule.update(own_schedule.as_bytes());
+            content.update(own_content.as_bytes());
+        }
+        Self { seed, workloads, schedule_digest: hex(&schedule), content_digest: hex(&content) }
+    }
+}
+
+impl WorkloadPlan {
+    /// Hash over this workload's lengths, load law, arrivals, groups and sampling. Hex.
+    pub fn schedule_digest(&self) -> String {
+        hashes(self).0.to_hex()[..DIGITS].to_owned()
+    }
+
+    /// Whether only time ends the stream of recipes, so that it has no last one before it runs.
+    pub fn is_endless(&self) -> bool {
+        let users = matches!(self.load, LoadPlan::Closed { .. });
+        users && (self.requests.is_none() || matches!(self.warmup, WarmupPlan::Duration(_)))
+    }
+
+    /// How many recipes stand for all of them where they have to be looked at.
+    pub(super) fn looked_at(&self) -> usize {
+        if self.is_endless() { HASHED_OF_ENDLESS } else { HASHED }
+    }
+}
+
+fn hex(hasher: &Hasher) -> String {
+    hasher.finalize().to_hex()[..DIGITS].to_owned()
+}
+
+/// The hashes of one workload: schedule and content, over its first run.
+fn hashes(plan: &WorkloadPlan) -> (blake3::Hash, blake3::Hash) {
+    let mut hash = Hashes::default();
+    let settings = (&plan.name, &plan.load, plan.requests, plan.duration, plan.warmup);
+    // Names, numbers and enums always have a JSON form.
+    hash.schedule.extend(serde_json::to_vec(&settings).unwrap_or_default());
+    if let RecipeSource::Generated(generator) = &plan.recipes
+        && plan.is_endless()
+    {
+        hash.schedule.extend(generator.law.as_bytes());
+    }
+    let mut stream = plan.stream(0);
+    let mut left = plan.looked_at();
+    if plan.is_endless() && !matches!(plan.warmup, WarmupPlan::Requests(_)) {
+        // A warm-up that only time ends would never come to what is measured.
+        stream.start_measuring();
+    }
+    for recipe in stream.by_ref() {
+        hash.recipe(&recipe);
+        left -= 1;
+        if left == 0 {
+            break;
+        }
+    }
+    hash.flush(0);
+    (hash.schedule_hasher.finalize(), hash.content_hasher.finalize())
+}
+
+#[derive(Default)]
+struct Hashes {
+    schedule_hasher: Hasher,
+    content_hasher: Hasher,
+    schedule: Vec<u8>,
+    content: Vec<u8>,
+    /// Prefix seed to its number, in order of first appearance: the schedule is who shares, not what.
+    groups: FxHashMap<u64, u64>,
+    /// Hashes of texts by their address: rows of a file are used again and again, and outlive this.
+    texts: FxHashMap<(usize, usize), [u8; 32]>,
+}
+
+impl Hashes {
+    fn recipe(&mut self, recipe: &Recipe) {
+        let number = |value: Option<u64>| value.map_or(0, |value| value.saturating_add(1));
+        let fields = [
+            u64::from(recipe.phase == Phase::Measured),
+            recipe.index,
+            number(recipe.arrival),
+            number(recipe.after.map(|after| after.index)),
+            recipe.after.map_or(0, |after| after.delay),
+            recipe.think,
+            u64::from(recipe.prompt.tokens()),
+            u64::from(recipe.output_tokens),
+            u64::from(recipe.forced),
+            number(recipe.cancel_after.map(u64::from)),
+        ];
+        self.schedule.extend(fields.into_iter().flat_map(u64::to_le_bytes));
+        self.content.extend(recipe.seed.to_le_bytes());
+        self.prompt(&recipe.prompt);
+        self.flush(CHUNK);
+    }
+
+    fn prompt(&mut self, prompt: &PromptRecipe) {
+        match prompt {
+            PromptRecipe::Synthetic { prefix: None, .. } => self.schedule.push(0),
+            PromptRecipe::Synthetic { prefix: Some(prefix), .. } => {
+                let next = self.groups.len() as u64;
+                let group = *self.groups.entry(prefix.seed).or_insert(next);
+                self.schedule.push(1);
+                self.schedule.extend(prefix.tokens.to_le_bytes());
+                self.schedule.extend(group.to_le_bytes());
+                self.content.extend(prefix.seed.to_le_bytes());
+            }
+            PromptRecipe::Text { text, .. } => {
+                let address = (text.as_ptr() as usize, text.len());
+                let hash =
+                    *self.texts.entry(address).or_insert_with(|| *blake3::hash(text.as_bytes()).as_bytes());
+                self.schedule.push(2);
+                self.content.extend(hash);
+            }
+            PromptRecipe::Blocks { block_tokens, ids, .. } => {
+                self.schedule.push(3);
+                self.schedule.extend(block_tokens.to_le_bytes());
+                self.schedule.extend((ids.len() as u64).to_le_bytes());
+                self.schedule.extend(ids.iter().flat_map(|id| id.to_le_bytes()));
+            }
+        }
+    }
+
+    /// Hashes what has gathered when it is more than `most` bytes.
+    fn flush(&mut self, most: usize) {
+        for (bytes, hasher) in
+            [(&mut self.schedule, &mut self.schedule_hasher), (&mut self.content, &mut self.content_hasher)]
+        {
+            if bytes.len() > most {
+                hasher.update(bytes);
+                bytes.clear();
+            }
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! What a plan comes to, before it runs.
+
+use super::generator::Clock;
+use super::{LoadPlan, Plan, RecipeSource, UserCurve, WarmupPlan, WorkloadPlan};
+use crate::record::Phase;
+use crate::units::{Duration, Ns};
+
+/// Arrivals that are counted one by one; an open load that sends more is told by its law's mean.
+const COUNTED: u64 = 1 << 22;
+
+/// What one run of a workload sends and how long it takes, as far as that is decided before it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expected {
+    /// Warm-up requests; `None` when users decide how many fit into its time.
+    pub warmup: Option<u64>,
+    /// Measured requests, or the most there can be where time may end a closed load earlier; `None` when only time ends it.
+    pub measured: Option<u64>,
+    /// From T0 until nothing new starts; `None` when the backend's speed decides.
+    pub duration: Option<Ns>,
+}
+
+impl WorkloadPlan {
+    /// What the first run sends. Repeats of a drawn arrival law differ a little.
+    pub fn expected(&self) -> Expected {
+        match &self.load {
+            LoadPlan::Open { .. } => self.expected_by_clock(),
+            LoadPlan::Closed { .. } => {
+                let warmup_time = match self.warmup {
+                    WarmupPlan::None => Some(0),
+                    WarmupPlan::Duration(length) => Some(length),
+                    WarmupPlan::Requests(_) => None,
+                };
+                Expected {
+                    warmup: match self.warmup {
+                        WarmupPlan::None => Some(0),
+                        WarmupPlan::Requests(count) => Some(count),
+                        WarmupPlan::Duration(_) => None,
+                    },
+                    measured: self.requests,
+                    duration: warmup_time.zip(self.duration).map(|(warmup, own)| warmup.saturating_add(own)),
+                }
+            }
+        }
+    }
+
+    fn expected_by_clock(&self) -> Expected {
+        let count = self.count(0, COUNTED);
+        if !count.ended {
+            return self.expected_by_law();
+        }
+        let by_requests = self.requests.is_some_and(|requests| count.measured >= requests);
+        let start = match self.warmup {
+            WarmupPlan::None => Some(0),
+            WarmupPlan::Duration(length) => Some(length),
+            WarmupPlan::Requests(_) => None,
+        };
+        // A load that its duration ends lasts to its end; one that its requests or its trace end, to the last of them.
+        let to_the_end = start.zip(self.duration).map(|(start, own)| start.saturating_add(own));
+        let replayed =
+            matches!(&self.recipes, RecipeSource::Generated(g) if matches!(g.clock, Clock::Trace { .. }));
+        Expected {
+            warmup: Some(count.warmup),
+            measured: Some(count.measured),
+            duration: Some(match to_the_end {
+                Some(end) if !by_requests && !replayed => end,
+                _ => count.last,
+            }),
+        }
+    }
+
+    /// The mean of a law that sends more than is worth counting.
+    fn expected_by_law(&self) -> Expected {
+        let law = match &self.recipes {
+            RecipeSource::Generated(generator) => match &generator.clock {
+                Clock::Law { profile, warmup, .. } => Some((profile, warmup)),
+                Clock::Users | Clock::Trace { .. } => None,
+            },
+            RecipeSource::Listed(_) => None,
+        };
+        let Some((profile, warmup)) = law else {
+            // A list is as long as it is: count it to its end.
+            let count = self.count(0, u64::MAX);
+            let (warmup, measured) = (Some(count.warmup), Some(count.measured));
+            return Expected { warmup, measured, duration: Some(count.last) };
+        };
+        let (warm_count, start) = match self.warmup {
+            WarmupPlan::None => (0, 0),
+            WarmupPlan::Duration(length) => (warmup.events_until(length) as u64, length),
+            WarmupPlan::Requests(count) => (count, warmup.time_of(count as f64).unwrap_or(0)),
+        };
+        let in_time = self.duration.map_or(u64::MAX, |length| profile.events_until(length) as u64);
+        let measured = in_time.min(self.requests.unwrap_or(u64::MAX));
+        let length = if measured < in_time { profile.time_of(measured as f64) } else { self.duration };
+        Expected {
+            warmup: Some(warm_count),
+            measured: Some(measured),
+            duration: length.map(|length| start.saturating_add(length)),
+        }
+    }
+}
+
+/// The least, the mean and the most of a number of tokens.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Spread {
+    /// The least.
+    pub min: u32,
+    /// The mean.
+    pub mean: f64,
+    /// The most.
+    pub max: u32,
+}
+
+/// One workload's row in the table of a plan.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// The workload's full name.
+    pub workload: String,
+    /// The load in words, such as `open, 8/s poisson`.
+    pub load: String,
+    /// Counts and duration.
+    pub expected: Expected,
+    /// How often it is played.
+    pub repeats: u32,
+    /// Tokens of the measured prompts, over the first run (its first 1,000 requests when only time ends it).
+    pub prompt_tokens: Spread,
+    /// Output tokens asked for, over the same requests.
+    pub output_tokens: Spread,
+    /// Rows of a trace that were left out.
+    pub skipped_rows: u64,
+    /// This workload's part of the schedule digest.
+    pub digest: String,
+}
+
+/// A row for each workload, in order.
+pub fn table(plan: &Plan) -> Vec<Row> {
+    plan.workloads.iter().map(row).collect()
+}
+
+fn row(plan: &WorkloadPlan) -> Row {
+    let mut stream = plan.stream(0);
+    if plan.is_endless() {
+        stream.start_measuring();
+    }
+    let mut prompt = Gathered::default();
+    let mut output = Gathered::default();
+    let measured = stream.filter(|recipe| recipe.phase == Phase::Measured);
+    for recipe in measured.take(plan.looked_at()) {
+        prompt.add(recipe.prompt.tokens());
+        output.add(recipe.output_tokens);
+    }
+    Row {
+        workload: plan.name.clone(),
+        load: match &plan.recipes {
+            RecipeSource::Generated(generator) => generator.words.clone(),
+            RecipeSource::Listed(_) => listed_words(&plan.load),
+        },
+        expected: plan.expected(),
+        repeats: plan.repeats,
+        prompt_tokens: prompt.spread(),
+        output_tokens: output.spread(),
+        skipped_rows: plan.skipped_rows,
+        digest: plan.schedule_digest(),
+    }
+}
+
+fn listed_words(load: &LoadPlan) -> String {
+    match load {
+        LoadPlan::Open { .. } => "open, as listed".into(),
+        LoadPlan::Closed { users: UserCurve::Constant(1), .. } => "closed, 1 user".into(),
+        LoadPlan::Closed { users: UserCurve::Constant(users), .. } => format!("closed, {users} users"),
+        LoadPlan::Closed { users: UserCurve::Pieces(pieces), .. } => {
+            let total = pieces.iter().map(|piece| piece.0).sum();
+            format!("{} stages of users, {}", pieces.len(), Duration(total))
+        }
+    }
+}
+
+#[derive(Default)]
+struct Gathered {
+    count: u64,
+    sum: u64,
+    min: u32,
+    max: u32,
+}
+
+impl Gathered {
+    fn add(&mut self, tokens: u32) {
+        self.min = if self.count == 0 { tokens } else { self.min.min(tokens) };
+        self.max = self.max.max(tokens);
+        self.sum += u64::from(tokens);
+        self.count += 1;
+    }
+
+    fn spread(&self) -> Spread {
+        Spread { min: self.min, mean: self.sum as f64 / self.count.max(1) as f64, max: self.max }
+    }
+}

@@ -130,8 +130,10 @@ impl Metric {
     }
 
     /// Its name in the flat result files without an aggregation: `output_throughput_tps`.
+    /// A name that ends in its unit already (`evict_ms`) stays as it is.
     pub fn flat(&self) -> String {
-        format!("{}{}", self.name, self.unit.suffix())
+        let suffix = self.unit.suffix();
+        if self.name.ends_with(suffix) { self.name.to_owned() } else { format!("{}{suffix}", self.name) }
     }
 
     /// Its name in the flat result files under an aggregation: `p99_ttft_ms`.

@@ -1,3 +1,23 @@
 //! The one model that every output is rendered from, and the templates that render it.
+//!
+//! Nothing here measures or judges: a [`RunReport`] is filled from what measuring and judging came to, and every
+//! output is a pure function of it. What can not repeat stands under `environment` and nowhere else.
 
+mod analysis;
+mod charts;
 pub mod config;
+mod context;
+mod files;
+mod format;
+mod model;
+mod read;
+mod sweep;
+mod templates;
+
+pub use files::{
+    OutputFile, RequestLog, benchmark_summary, metrics_files, requests_jsonl, run_json, run_schema, slug,
+    sweep_csv,
+};
+pub use model::*;
+pub use read::{ReadError, read};
+pub use sweep::{Sweep, SweepRow, sweeps};

@@ -1,0 +1,91 @@
+//! What one cell's requests came to: measured records and pooled gaps.
+
+use super::Pool;
+use crate::record::{Basis, GapRun, Phase, Record};
+use crate::units::Ns;
+
+/// The measured records of one cell (of one repeat, or of several merged) and their pooled gaps.
+///
+/// Warm-up requests are counted and otherwise left out. The pool holds the gaps of every measured request that
+/// produced tokens, however it ended: those tokens reached the user.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Samples {
+    records: Vec<Record>,
+    warmup: u64,
+    gaps: Pool,
+    basis: Basis,
+    dues: Vec<DueSpan>,
+}
+
+/// Over which time the requests of one repeat were due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct DueSpan {
+    pub(super) first: Ns,
+    pub(super) last: Ns,
+    pub(super) requests: u64,
+}
+
+impl Samples {
+    /// No samples yet, of a load whose latency counts from `basis`.
+    pub fn new(basis: Basis) -> Self {
+        Self { records: Vec::new(), warmup: 0, gaps: Pool::default(), basis, dues: Vec::new() }
+    }
+
+    /// Takes one record and its gaps.
+    pub fn push(&mut self, record: Record, gaps: &[GapRun]) {
+        if record.phase == Phase::Warmup {
+            self.warmup += 1;
+            return;
+        }
+        for run in gaps {
+            self.gaps.record_n(run.gap, u64::from(run.count));
+        }
+        if let [span] = self.dues.as_mut_slice() {
+            span.first = span.first.min(record.due);
+            span.last = span.last.max(record.due);
+            span.requests += 1;
+        } else {
+            self.dues.push(DueSpan { first: record.due, last: record.due, requests: 1 });
+        }
+        self.records.push(record);
+    }
+
+    /// Pools the samples of a further repeat (or shard) of the same cell. Push no single records afterwards.
+    pub fn merge(&mut self, other: &Self) {
+        self.records.extend(other.records.iter().cloned());
+        self.warmup += other.warmup;
+        self.gaps.merge(&other.gaps);
+        self.dues.extend(&other.dues);
+    }
+
+    /// The measured records in the order they were taken.
+    pub fn records(&self) -> &[Record] {
+        &self.records
+    }
+
+    /// The measured records by due time, then by index.
+    pub fn by_due(&self) -> Vec<&Record> {
+        let mut records: Vec<_> = self.records.iter().collect();
+        records.sort_by_key(|record| (record.due, record.index));
+        records
+    }
+
+    /// The pooled gaps between tokens.
+    pub fn gaps(&self) -> &Pool {
+        &self.gaps
+    }
+
+    /// How many warm-up requests there were.
+    pub fn warmup(&self) -> u64 {
+        self.warmup
+    }
+
+    /// From which moment latency counts.
+    pub fn basis(&self) -> Basis {
+        self.basis
+    }
+
+    pub(super) fn dues(&self) -> &[DueSpan] {
+        &self.dues
+    }
+}

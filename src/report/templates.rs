@@ -1,0 +1,1 @@
+//! Templates: where they come from and how they are rendered.

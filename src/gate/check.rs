@@ -5,7 +5,7 @@ use indexmap::IndexMap;
 use super::config::{Confidence, GateRule, NoData, Severity, WorkloadScope};
 use super::judge::{Case, allowed, tested_at};
 use crate::metric::{Kind, METRICS};
-use crate::rule::{self, Bytes, Condition, On, Rule, RuleError, Subject, nearest};
+use crate::rule::{self, Bytes, Condition, On, Op, Rule, RuleError, Subject, nearest};
 use crate::scenario::Scenario;
 use crate::stats;
 use crate::units::human;
@@ -128,12 +128,22 @@ pub struct Finding {
     /// What is wrong, a lower-case fragment.
     pub message: String,
     /// What to do.
-    pub help: Option<String>,
+    pub help: String,
 }
 
 impl Finding {
     fn new(site: &Site, error: RuleError) -> Self {
         Self { site: site.clone(), at: error.at, message: error.message, help: error.help }
+    }
+
+    /// Whether both say the same about the same entry of one family's SLO.
+    fn is_same(&self, other: &Self) -> bool {
+        let entry = |site: &Site| match site {
+            Site::WorkloadSlo(name, index) => Some((family(name).to_owned(), *index)),
+            Site::Rule(_) | Site::Slo(_) => None,
+        };
+        entry(&self.site).is_some_and(|own| Some(own) == entry(&other.site))
+            && (&self.at, &self.message) == (&other.at, &other.message)
     }
 }
 
@@ -185,7 +195,13 @@ fn slos(
         for (index, text) in texts.iter().enumerate() {
             match rule::condition(text) {
                 Ok(condition) => conditions.push(condition),
-                Err(error) => findings.push(Finding::new(&site(index), error)),
+                Err(error) => {
+                    let finding = Finding::new(&site(index), error);
+                    // The points of a matrix share their list; what is wrong with it is said once.
+                    if !findings.iter().any(|said| said.is_same(&finding)) {
+                        findings.push(finding);
+                    }
+                }
             }
         }
         conditions
@@ -261,10 +277,12 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// Whether all conditions on tags hold.
+    /// Whether all conditions on tags hold. A workload without the tag is `!=` any word.
     fn fits(&self, tags: &IndexMap<String, String>) -> bool {
-        let mut on_tags = self.rule.filter.iter().filter(|condition| matches!(condition.on, On::Tag(..)));
-        on_tags.all(|condition| condition.is_met(|_| None, |tag| tags.get(tag).cloned()))
+        self.rule.filter.iter().all(|condition| match &condition.on {
+            On::Metric(..) => true,
+            On::Tag(tag, word) => (tags.get(tag) == Some(word)) == (condition.op == Op::Eq),
+        })
     }
 
     fn workloads(&self) -> impl Iterator<Item = &'a PlannedWorkload> {
@@ -323,14 +341,14 @@ impl<'a> Checker<'a> {
                     None => format!("give a workload `tags: {{ {tag}: ... }}`"),
                 };
                 let message = format!("`{tag}` is neither a metric of a request nor a tag of any workload");
-                errors.push(RuleError { at: condition.at.clone(), message, help: Some(help) });
+                errors.push(RuleError::new(condition.at.clone(), message, help));
             } else if !values.contains(&word.as_str()) {
                 let message = format!("no workload has the tag `{tag}: {word}`");
                 let help = match nearest(word, values.iter().copied()) {
                     Some(near) => format!("did you mean `{near}`?"),
                     None => format!("the values of `{tag}` are {}", values.join(", ")),
                 };
-                errors.push(RuleError { at: condition.at.clone(), message, help: Some(help) });
+                errors.push(RuleError::new(condition.at.clone(), message, help));
             }
         }
         errors
@@ -341,11 +359,9 @@ impl<'a> Checker<'a> {
         let tagged = self.rule.filter.iter().find(|condition| matches!(condition.on, On::Tag(..)))?;
         let last = self.rule.filter.last()?;
         let any = self.tags().iter().any(|(name, tags)| self.names(name) && self.fits(tags));
-        (!any).then(|| RuleError {
-            at: tagged.at.start..last.at.end,
-            message: "none of the rule's workloads has these tags".to_owned(),
-            help: Some("name other `workloads`, or other tags".to_owned()),
-        })
+        let help = "name other `workloads`, or other tags";
+        let at = tagged.at.start..last.at.end;
+        (!any).then(|| RuleError::new(at, "none of the rule's workloads has these tags", help))
     }
 
     /// A metric of the SLO where there is none.
@@ -355,24 +371,22 @@ impl<'a> Checker<'a> {
             return None;
         }
         let without = self.workloads().find(|w| self.slos.get(&w.name).is_none_or(Vec::is_empty))?;
-        Some(RuleError {
-            at: self.rule.subject_at.clone(),
-            message: format!(
-                "`{}` counts requests within the SLO, and workload `{}` has none",
-                metric.name, without.name
-            ),
-            help: Some(
-                "write its limits, such as `slo: [ttft <= 500ms]`, or name the rule's `workloads`".to_owned(),
-            ),
-        })
+        let message = format!(
+            "`{}` counts requests within the SLO, and workload `{}` has none",
+            metric.name, without.name
+        );
+        let help = "write its limits, such as `slo: [ttft <= 500ms]`, or name the rule's `workloads`";
+        Some(RuleError::new(self.rule.subject_at.clone(), message, help))
     }
 
     /// How many samples a workload can give to this rule at most.
     fn samples(&self, workload: &PlannedWorkload) -> Option<u64> {
-        match self.rule.subject {
-            Subject::Aggregate(_, metric) if metric.name == "tbt" => workload.gaps,
-            _ => workload.requests,
-        }
+        if self.is_of_gaps() { workload.gaps } else { workload.requests }
+    }
+
+    /// Whether its samples are gaps between tokens rather than requests.
+    fn is_of_gaps(&self) -> bool {
+        matches!(self.rule.subject, Subject::Aggregate(_, metric) if metric.name == "tbt")
     }
 
     /// The rule can not pass on this plan, whatever is measured.
@@ -395,12 +409,13 @@ impl<'a> Checker<'a> {
         let (n, who) = lacking?;
         let subject = &self.gate.rule[self.rule.subject_at.clone()];
         let level = human(1.0 - alpha, "%");
-        Some(RuleError {
-            at: self.rule.subject_at.clone(),
-            message: format!("`{subject}` needs {needed} samples to pass at {level}, {who} has {n}"),
-            help: Some(format!(
-                "raise its requests to {needed}, or set `confidence: none` and let the point decide"
-            )),
-        })
+        let message = format!("`{subject}` needs {needed} samples to pass at {level}, {who} has {n}");
+        let raise = if self.is_of_gaps() {
+            "raise its requests or its output tokens".to_owned()
+        } else {
+            format!("raise its requests to {needed}")
+        };
+        let help = format!("{raise}, or set `confidence: none` and let the point decide");
+        Some(RuleError::new(self.rule.subject_at.clone(), message, help))
     }
 }

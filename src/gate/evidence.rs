@@ -13,9 +13,8 @@ pub trait Evidence {
     /// Whether the same plan gives the same numbers again (the mock on the virtual clock): rules are then judged exactly.
     fn deterministic(&self) -> bool;
 
-    /// The values of a metric of kind `Samples` as runs `(value, count)`, in order of the requests' due times. A request
-    /// without a value (a failed one has no TPOT) has none. Pooled workloads follow one another.
-    fn samples(&self, metric: &'static Metric, filter: &[Condition]) -> Result<Vec<Run>, String>;
+    /// The values of a metric of kind `Samples`. A request without one (a failed one has no TPOT) is left out.
+    fn samples(&self, metric: &'static Metric, filter: &[Condition]) -> Result<Samples, String>;
 
     /// For each counted request (successful or failed) in order of due time, whether the event happened to it.
     fn events(&self, event: &Event<'_>, filter: &[Condition]) -> Result<Vec<bool>, String>;
@@ -25,13 +24,23 @@ pub trait Evidence {
     fn number(&self, metric: &'static Metric, filter: &[Condition]) -> Result<f64, String>;
 }
 
+/// Values as runs `(value, count)`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Samples {
+    /// In order of the requests' due times; pooled workloads follow one another.
+    InOrder(Vec<Run>),
+    /// In no order, such as token gaps that were counted by length. How alike neighbours are can not be told then, so a
+    /// quantile of them is judged by the point.
+    Unordered(Vec<Run>),
+}
+
 /// What may happen to a request.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Event<'a> {
     /// It failed: `error_rate`.
     Failed,
-    /// It succeeded and met every limit of its workload's SLO: `slo_share`.
+    /// It succeeded and broke no limit of its workload's SLO: `slo_share`.
     MetSlo,
-    /// It succeeded and met all of these: `share(...)`.
+    /// It succeeded and broke none of these: `share(...)`.
     Met(&'a [Condition]),
 }

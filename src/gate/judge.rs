@@ -18,11 +18,17 @@
 //! is the contrary of `<`, and `>` of `<=`: with the complement counted (n − t, and Q for 1 − Q) the same test stands
 //! for them, since P(Bin(n, 1 − Q) ≥ n − t) = P(Bin(n, Q) ≤ t).
 //!
-//! A rate against 0 % or 100 %, extremes, counts and sums are exact. Means and metrics that are one number are judged by
-//! the point.
+//! **Neighbours are alike** where requests queue behind one another, so from 200 observations on the sample counts as n
+//! divided by its [design effect](stats::design_effect), and t with it. For a quantile that is the larger one of two
+//! indicators: value beyond the limit, and value beyond the measured quantile. The first alone is blind when few or no
+//! values break the limit, since those few come in a cluster or not at all: of p99 rules on the waits of an M/M/1 queue at
+//! load 0.8 with n = 1000 and the true p99 at the limit, 70 % pass with the first and 10 % with both (73 % without either).
+//!
+//! A rate against 0 % or 100 %, extremes, counts and sums are exact, and so is every rule on a deterministic run. Means,
+//! metrics that are one number, and quantiles of samples whose order is lost are judged by the point.
 
 use super::config::{Confidence, NoData, Severity};
-use super::evidence::{Event, Evidence};
+use super::evidence::{Event, Evidence, Samples};
 use super::judgement::{Judgement, Verdict};
 use crate::metric::{Kind, Metric};
 use crate::rule::{Aggregate, Op, Rule, Subject};
@@ -68,7 +74,8 @@ pub fn judge(case: &Case<'_>, evidence: &dyn Evidence) -> Judgement {
         interval: None,
         interval_level: None,
         samples: None,
-        method: if evidence.deterministic() { "exact" } else { "point" }.to_owned(),
+        effective_samples: None,
+        method: "not judged".to_owned(),
         reason: None,
         implicit: case.implicit,
         suspended: false,
@@ -81,6 +88,7 @@ pub fn judge(case: &Case<'_>, evidence: &dyn Evidence) -> Judgement {
             judgement.interval = found.interval;
             judgement.interval_level = found.interval.map(|_| 1.0 - 2.0 * alpha(case.confidence));
             judgement.samples = found.samples;
+            judgement.effective_samples = found.effective;
             judgement.method = found.method;
             judgement.reason = found.reason;
         }
@@ -101,6 +109,7 @@ struct Found {
     verdict: Verdict,
     interval: Option<[f64; 2]>,
     samples: Option<u64>,
+    effective: Option<u64>,
     method: String,
     reason: Option<String>,
 }
@@ -115,10 +124,12 @@ fn find(case: &Case<'_>, evidence: &dyn Evidence) -> Result<Found, String> {
     let filter = rule.filter_on_metrics();
     match &rule.subject {
         Subject::Aggregate(aggregate, metric) => {
-            let runs = evidence.samples(metric, &filter)?;
-            match aggregate.quantile() {
-                Some(q) => quantile(case, evidence.deterministic(), q, &runs),
-                None => aggregated(case, evidence.deterministic(), *aggregate, &runs),
+            let deterministic = evidence.deterministic();
+            match (aggregate.quantile(), evidence.samples(metric, &filter)?) {
+                (Some(q), Samples::InOrder(runs)) if !deterministic => quantile(case, q, &runs),
+                (_, Samples::InOrder(runs) | Samples::Unordered(runs)) => {
+                    aggregated(case, deterministic, *aggregate, &runs)
+                }
             }
         }
         Subject::Share(conditions) => {
@@ -179,6 +190,7 @@ fn by_point(rule: &Rule, value: f64, samples: Option<u64>, exact: bool) -> Found
         verdict: if rule.op.holds(value, rule.limit) { Verdict::Pass } else { Verdict::Fail },
         interval: None,
         samples,
+        effective: None,
         method: if exact { "exact" } else { "point" }.to_owned(),
         reason: None,
     }
@@ -188,7 +200,7 @@ fn nothing() -> String {
     "no request that the rule looks at has a value".to_owned()
 }
 
-/// Means, spreads, extremes, sums and counts.
+/// Everything that no test is made for: the value as it stands.
 fn aggregated(
     case: &Case<'_>,
     deterministic: bool,
@@ -215,17 +227,17 @@ fn aggregated(
     Ok(by_point(case.rule, value, Some(n), exact || deterministic))
 }
 
-fn quantile(case: &Case<'_>, deterministic: bool, q: f64, runs: &[Run]) -> Result<Found, String> {
+/// Quantiles, by the test.
+fn quantile(case: &Case<'_>, q: f64, runs: &[Run]) -> Result<Found, String> {
     let sorted = stats::sorted(runs);
     let value = stats::nearest_rank(&sorted, q).ok_or_else(nothing)?;
     let n = stats::total(runs);
-    if deterministic {
-        return Ok(by_point(case.rule, value, Some(n), true));
-    }
     let rule = case.rule;
     let violations: Vec<(bool, u64)> =
         runs.iter().map(|(value, count)| (!rule.op.holds(*value, rule.limit), *count)).collect();
-    let test = Test::new(&violations, allowed_by_quantile(rule.op, q), alpha(case.confidence));
+    let beyond: Vec<(bool, u64)> = runs.iter().map(|(each, count)| (*each > value, *count)).collect();
+    let design_effect = design_effect(&violations).max(design_effect(&beyond));
+    let test = Test::new(&violations, design_effect, allowed_by_quantile(rule.op, q), alpha(case.confidence));
     // The ranks are those of the effective sample, stretched over the real one, outwards.
     let interval = stats::quantile_bounds(test.effective, q, test.alpha).and_then(|ranks| {
         let of = |rank: u64| u128::from(rank) * u128::from(n);
@@ -236,6 +248,7 @@ fn quantile(case: &Case<'_>, deterministic: bool, q: f64, runs: &[Run]) -> Resul
     Ok(tested(case, value, interval, &test))
 }
 
+/// Shares of requests, by the test.
 fn share(case: &Case<'_>, deterministic: bool, events: &[bool]) -> Result<Found, String> {
     let rule = case.rule;
     let n = events.len() as u64;
@@ -251,7 +264,8 @@ fn share(case: &Case<'_>, deterministic: bool, events: &[bool]) -> Result<Found,
     let violations: Vec<(bool, u64)> = events.iter().map(|hit| (*hit == upper, 1)).collect();
     let allowed = allowed_by_share(rule);
     // Where everything is exact the test only measures how much the sample says.
-    let test = Test::new(&violations, allowed.unwrap_or(0.5), alpha(case.confidence));
+    let test =
+        Test::new(&violations, design_effect(&violations), allowed.unwrap_or(0.5), alpha(case.confidence));
     // Outwards, as the verdict rounds.
     let seen = |round| stats::proportion_bounds(test.scaled(hits as f64, round), test.effective, test.alpha);
     let interval = seen(libm::floor).zip(seen(libm::ceil)).map(|([low, _], [_, high])| [low, high]);
@@ -267,16 +281,15 @@ fn tested(case: &Case<'_>, value: f64, interval: Option<[f64; 2]>, test: &Test) 
         return Found { interval, ..by_point(case.rule, value, Some(test.n), false) };
     }
     let verdict = test.verdict();
-    let size = if test.effective < test.n {
-        format!(", n = {} (effective {})", test.n, test.effective)
-    } else {
-        String::new()
-    };
+    let effective = (test.effective < test.n).then_some(test.effective);
+    let size =
+        effective.map_or(String::new(), |effective| format!(", n = {} (effective {effective})", test.n));
     Found {
         value,
         verdict,
         interval,
         samples: Some(test.n),
+        effective,
         method: format!("binomial test at {}{size}", human(1.0 - test.alpha, "%")),
         reason: (verdict == Verdict::Inconclusive).then(|| test.shortfall()),
     }
@@ -294,11 +307,16 @@ struct Test {
     alpha: f64,
 }
 
+/// The design effect of an indicator in order of time, where there are enough observations to look for one.
+fn design_effect(indicator: &[(bool, u64)]) -> f64 {
+    let n: u64 = indicator.iter().map(|(_, count)| count).sum();
+    if n >= DEPENDENCE_FROM { stats::design_effect(indicator) } else { 1.0 }
+}
+
 impl Test {
-    fn new(violations: &[(bool, u64)], allowed: f64, alpha: f64) -> Self {
-        let n = violations.iter().map(|(_, count)| count).sum();
+    fn new(violations: &[(bool, u64)], design_effect: f64, allowed: f64, alpha: f64) -> Self {
+        let n: u64 = violations.iter().map(|(_, count)| count).sum();
         let hits = violations.iter().filter(|(hit, _)| *hit).map(|(_, count)| count).sum();
-        let design_effect = if n >= DEPENDENCE_FROM { stats::design_effect(violations) } else { 1.0 };
         let effective = (libm::floor(n as f64 / design_effect) as u64).max(1).min(n);
         Self { n, violations: hits, effective, design_effect, allowed, alpha }
     }
@@ -321,22 +339,26 @@ impl Test {
     }
 
     fn passes(&self, violations: u64) -> bool {
-        stats::at_most(self.effective, self.allowed, violations) <= self.alpha
+        stats::is_within(stats::at_most(self.effective, self.allowed, violations), self.alpha)
     }
 
     fn fails(&self, violations: u64) -> bool {
-        stats::at_least(self.effective, self.allowed, violations) <= self.alpha
+        stats::is_within(stats::at_least(self.effective, self.allowed, violations), self.alpha)
     }
 
     /// What it would take to be decided.
     fn shortfall(&self) -> String {
         let level = human(1.0 - self.alpha, "%");
         let n = self.effective;
-        if !self.passes(0) {
-            let needed = stats::smallest_n(self.allowed, self.alpha);
-            return match needed {
-                Some(needed) => format!("{n} samples are too few to pass at {level}, which takes {needed}"),
-                None => format!("no number of samples is enough to pass at {level}"),
+        let needed = stats::smallest_n(self.allowed, self.alpha).filter(|needed| n < *needed);
+        if let Some(needed) = needed {
+            return if n < self.n {
+                format!(
+                    "neighbours are alike, so {} samples count as {n}, too few to pass at {level}, which takes {needed}",
+                    self.n
+                )
+            } else {
+                format!("{n} samples are too few to pass at {level}, which takes {needed}")
             };
         }
         let most = partition(n, |t| self.passes(t)).saturating_sub(1);

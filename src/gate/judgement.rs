@@ -47,6 +47,8 @@ pub struct Judgement {
     pub interval_level: Option<f64>,
     /// Samples behind the value.
     pub samples: Option<u64>,
+    /// What they count as where neighbours are alike; absent where they count in full.
+    pub effective_samples: Option<u64>,
     /// How it was judged, in a few words: `exact`, `point`, `binomial test at 95%, n = 1000 (effective 280)`.
     pub method: String,
     /// Why, where that needs saying: why there is no data, how many samples are missing.

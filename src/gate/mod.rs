@@ -12,9 +12,11 @@ mod explain;
 mod judge;
 mod judgement;
 mod outcome;
+#[cfg(test)]
+mod tests;
 
 pub use check::{Checked, Finding, Planned, PlannedBackend, PlannedWorkload, Scope, ScopedRule, Site, check};
-pub use evidence::{Event, Evidence};
+pub use evidence::{Event, Evidence, Samples};
 pub use explain::explain;
 pub use judge::{Case, judge};
 pub use judgement::*;

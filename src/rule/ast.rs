@@ -153,21 +153,6 @@ pub struct Condition {
     pub at: Bytes,
 }
 
-impl Condition {
-    /// Whether a request meets it, given the value that the request has for a metric (`None` never does) and the tags of
-    /// its workload.
-    pub fn is_met(
-        &self,
-        value: impl FnOnce(&'static Metric) -> Option<f64>,
-        tag: impl FnOnce(&str) -> Option<String>,
-    ) -> bool {
-        match &self.on {
-            On::Metric(metric, limit) => value(metric).is_some_and(|value| self.op.holds(value, *limit)),
-            On::Tag(name, word) => (tag(name).as_deref() == Some(word.as_str())) == (self.op == Op::Eq),
-        }
-    }
-}
-
 /// What a condition looks at, and the value it compares with.
 #[derive(Debug, Clone, PartialEq)]
 pub enum On {

@@ -10,13 +10,13 @@ pub struct RuleError {
     pub at: Bytes,
     /// What is wrong, a lower-case fragment.
     pub message: String,
-    /// What to write instead, where that can be told.
-    pub help: Option<String>,
+    /// What to write instead.
+    pub help: String,
 }
 
 impl RuleError {
     /// An error with a way out.
-    pub(super) fn new(at: Bytes, message: impl Into<String>, help: impl Into<String>) -> Self {
-        Self { at, message: message.into(), help: Some(help.into()) }
+    pub fn new(at: Bytes, message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { at, message: message.into(), help: help.into() }
     }
 }

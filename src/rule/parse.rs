@@ -204,14 +204,14 @@ impl Parser<'_> {
                 if let Some(near) =
                     near.filter(|near| Metric::named(near).is_some_and(|m| m.kind == Kind::Samples))
                 {
-                    error.help = Some(format!("did you mean `{near}`, as in `p99({near})`?"));
+                    error.help = format!("did you mean `{near}`, as in `p99({near})`?");
                 }
                 // `p99_ttft` lacks its unit.
                 let whole = candidates
                     .iter()
                     .find(|whole| whole.strip_prefix(name).is_some_and(|rest| rest.starts_with('_')));
                 if let Some(whole) = whole.filter(|_| near.is_none()) {
-                    error.help = Some(format!("did you mean `{whole}`?"));
+                    error.help = format!("did you mean `{whole}`?");
                 }
                 self.errors.push(error);
             }
@@ -264,7 +264,7 @@ impl Parser<'_> {
             None => {
                 let mut error = unknown(name, name_at, &names(is_per_request));
                 if part == Part::Where {
-                    error.help = error.help.map(|help| format!("{help} (a tag is compared with == or !=)"));
+                    error.help.push_str(" (a tag is compared with == or !=)");
                 }
                 self.errors.push(error);
                 Ok(None)
@@ -280,7 +280,7 @@ impl Parser<'_> {
             return Ok(Some(Condition { on: On::Tag(name.to_owned(), word), op, at: start..self.at }));
         }
         let mut error = unknown(name, name_at, &names(is_per_request));
-        error.help = error.help.map(|help| format!("{help} (a tag stands behind `where`)"));
+        error.help.push_str(" (a tag stands behind `where`)");
         self.errors.push(error);
         Ok(None)
     }

@@ -67,6 +67,12 @@ pub fn pmf(n: u64, p: f64, k: u64) -> f64 {
     libm::exp(exponent) * libm::sqrt(size / (2.0 * std::f64::consts::PI * hits * misses))
 }
 
+/// Whether a probability is at most `alpha`, up to the rounding of both: 1 − 0.95 is not 0.05 in floats, and a test that
+/// stands exactly at its edge must not depend on it.
+pub fn is_within(probability: f64, alpha: f64) -> bool {
+    probability <= alpha * (1.0 + 1e-9)
+}
+
 /// P(Bin(n, p) ≤ k).
 pub fn at_most(n: u64, p: f64, k: u64) -> f64 {
     if k >= n || p <= 0.0 {

@@ -9,7 +9,7 @@ mod moments;
 mod quantile;
 
 pub use batch::design_effect;
-pub use binomial::{at_least, at_most, pmf, proportion_bounds};
+pub use binomial::{at_least, at_most, is_within, pmf, proportion_bounds};
 pub use moments::{mean, stddev, sum, total};
 pub use quantile::{OrderStatistics, at_rank, nearest_rank, quantile_bounds, smallest_n, sorted};
 

@@ -1,7 +1,7 @@
 //! Quantiles by nearest rank, and what order statistics say about the true one.
 
 use super::Run;
-use super::binomial::{at_least, at_most};
+use super::binomial::{at_least, at_most, is_within};
 
 /// The runs in order of value. NaN sorts last.
 pub fn sorted(runs: &[Run]) -> Vec<Run> {
@@ -12,12 +12,12 @@ pub fn sorted(runs: &[Run]) -> Vec<Run> {
 
 /// The rank of the `q` quantile among `n` observations, from 1: ⌈q·n⌉.
 ///
-/// `q·n` carries the rounding of `q` (0.07 × 100 is a little over 7), so a product within a relative 1e-9 of an integer
+/// `q·n` carries the rounding of `q` (0.07 × 100 is a little over 7), so a product within a relative 1e-12 of an integer
 /// is that integer.
 fn rank(n: u64, q: f64) -> u64 {
     let exact = q * n as f64;
     let near = libm::round(exact);
-    let rank = if (exact - near).abs() <= 1e-9 * near.max(1.0) { near } else { libm::ceil(exact) };
+    let rank = if (exact - near).abs() <= 1e-12 * near.max(1.0) { near } else { libm::ceil(exact) };
     (rank as u64).clamp(1, n.max(1))
 }
 
@@ -52,8 +52,8 @@ pub struct OrderStatistics {
 /// it lies below when at least r are under it, P(Bin(n, q) ≥ r) at most.
 pub fn quantile_bounds(n: u64, q: f64, alpha: f64) -> Option<OrderStatistics> {
     // Both conditions are monotone in the rank: the first holds up to `low`, the second from `high` on.
-    let low = last_true(n, |r| at_most(n, q, r - 1) <= alpha)?;
-    let high = last_true(n, |r| at_least(n, q, r) > alpha).unwrap_or(0) + 1;
+    let low = last_true(n, |r| is_within(at_most(n, q, r - 1), alpha))?;
+    let high = last_true(n, |r| !is_within(at_least(n, q, r), alpha)).unwrap_or(0) + 1;
     (high <= n).then_some(OrderStatistics { low, high })
 }
 
@@ -82,7 +82,8 @@ pub fn smallest_n(allowed: f64, alpha: f64) -> Option<u64> {
     if allowed >= 1.0 || alpha >= 1.0 {
         return Some(1);
     }
-    let n = libm::ceil(libm::log(alpha) / libm::log1p(-allowed)).max(1.0);
+    // Where the quotient is a whole number its rounding must not add one.
+    let n = libm::ceil(libm::log(alpha) / libm::log1p(-allowed) * (1.0 - 1e-12)).max(1.0);
     (n < 1e18).then_some(n as u64)
 }
 
@@ -129,6 +130,7 @@ mod tests {
         );
         assert_eq!(smallest_n(0.01, 0.01), Some(459));
         assert_eq!((at_95(0.0), at_95(1.0)), (None, Some(1)));
+        assert_eq!((at_95(0.95), at_95(1.0 - 0.05), smallest_n(0.9, 0.001)), (Some(1), Some(1), Some(3)));
         // One fewer is never enough.
         for allowed in [0.001, 0.01, 0.05, 0.2, 0.5, 0.9] {
             let n = at_95(allowed).unwrap();

@@ -1,0 +1,361 @@
+//! Verdicts on single rules.
+
+use super::super::Verdict::{self, Fail, Inconclusive, NoData as Nothing, Pass};
+use super::super::config::{Confidence, NoData};
+use super::{Made, judged, judged_at};
+use crate::rule::Op;
+use crate::sample::Draws;
+use crate::stats;
+
+/// P(K ≤ k) and P(K ≥ k) for K hits of probability p among n, by going through all 2^n sequences.
+fn enumerated(n: u32, p: f64, k: u32) -> (f64, f64) {
+    let (mut below, mut above) = (0.0, 0.0);
+    for sequence in 0..1_u32 << n {
+        let hits = sequence.count_ones();
+        let probability = libm::pow(p, f64::from(hits)) * libm::pow(1.0 - p, f64::from(n - hits));
+        below += if hits <= k { probability } else { 0.0 };
+        above += if hits >= k { probability } else { 0.0 };
+    }
+    (below, above)
+}
+
+#[test]
+fn quantile_verdicts_are_those_of_direct_enumeration() {
+    for n in 1..=10_u32 {
+        for (q, name) in [(0.5, "p50"), (0.9, "p90"), (0.05, "p5"), (0.3, "p30")] {
+            for (op, strict) in [("<", true), ("<=", false), (">", false), (">=", true)] {
+                for under in 0..=n {
+                    // `under` values under the limit of 10, the rest on its other side: exactly at it where that matters.
+                    let (low, high) = if strict { (9.0, 10.0) } else { (10.0, 11.0) };
+                    let values = (0..n).map(|at| if at < under { low } else { high });
+                    let found = judged(&format!("{name}(ttft) {op} 10ms"), &Made::of_samples(values));
+                    // At the edge a value is under the limit with probability q. That many or more under it speak for
+                    // an upper limit, that many or fewer for a lower one.
+                    let (fewer, more) = enumerated(n, q, under);
+                    let (speaks_for, speaks_against) =
+                        if op.starts_with('<') { (more, fewer) } else { (fewer, more) };
+                    let expected =
+                        match (stats::is_within(speaks_for, 0.05), stats::is_within(speaks_against, 0.05)) {
+                            (true, _) => Pass,
+                            (_, true) => Fail,
+                            _ => Inconclusive,
+                        };
+                    assert_eq!(found.verdict, expected, "{name} {op}, {under} of {n} under");
+                    assert_eq!(found.reason.is_some(), expected == Inconclusive);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn share_verdicts_are_those_of_direct_enumeration() {
+    for n in 1..=10_u32 {
+        for (limit, text) in [(0.1, "10%"), (0.5, "50%"), (0.8, "80%")] {
+            for op in ["<", "<=", ">", ">="] {
+                for hits in 0..=n {
+                    let found = judged(
+                        &format!("error_rate {op} {text}"),
+                        &Made::of_events(hits as usize, n as usize),
+                    );
+                    let (fewer, more) = enumerated(n, limit, hits);
+                    let (speaks_for, speaks_against) =
+                        if op.starts_with('<') { (fewer, more) } else { (more, fewer) };
+                    let expected =
+                        match (stats::is_within(speaks_for, 0.05), stats::is_within(speaks_against, 0.05)) {
+                            (true, _) => Pass,
+                            (_, true) => Fail,
+                            _ => Inconclusive,
+                        };
+                    assert_eq!(found.verdict, expected, "error_rate {op} {text}, {hits} of {n}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_limit_and_its_contrary_never_agree() {
+    for under in 0..=80 {
+        let made = Made::of_samples((0..80).map(|at| if at < under { 9.0 } else { 10.0 }));
+        for (one, other) in
+            [("p90(ttft) < 10ms", "p90(ttft) >= 10ms"), ("p5(ttft) <= 9.5ms", "p5(ttft) > 9.5ms")]
+        {
+            let pair = (judged(one, &made).verdict, judged(other, &made).verdict);
+            assert!(
+                matches!(pair, (Pass, Fail) | (Fail, Pass) | (Inconclusive, Inconclusive)),
+                "{one}: {pair:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_smallest_samples_that_pass() {
+    let of = |n| Made::of_samples(std::iter::repeat_n(5.0, n));
+    let reach = |rule: &str, n: usize| {
+        assert_eq!(judged(rule, &of(n)).verdict, Pass, "{rule} at {n}");
+        let short = judged(rule, &of(n - 1));
+        assert_eq!(short.verdict, Inconclusive, "{rule} at {}", n - 1);
+        let expected = format!("{} samples are too few to pass at 95%, which takes {n}", n - 1);
+        assert_eq!(short.reason.as_deref(), Some(expected.as_str()));
+    };
+    reach("p95(ttft) < 10ms", 59);
+    reach("p99(ttft) <= 10ms", 299);
+    reach("p5(ttft) >= 1ms", 59);
+    reach("med(ttft) < 10ms", 5);
+    assert_eq!(judged("error_rate <= 1%", &Made::of_events(0, 299)).verdict, Pass);
+    assert_eq!(judged("error_rate <= 1%", &Made::of_events(0, 298)).verdict, Inconclusive);
+    assert_eq!(judged("share(ttft <= 1s) >= 99%", &Made::of_events(299, 299)).verdict, Pass);
+}
+
+#[test]
+fn an_inconclusive_rule_says_what_a_verdict_takes() {
+    let made = Made::of_samples((0..150).map(|at| if at % 50 == 49 { 20.0 } else { 5.0 }));
+    let found = judged("p95(ttft) < 10ms", &made);
+    assert_eq!(found.verdict, Inconclusive);
+    assert_eq!(
+        found.reason.as_deref(),
+        Some("3 of 150 break the limit; at 95% a pass allows 2 at most and a failure takes 13")
+    );
+    let with = |over: usize| {
+        judged("p95(ttft) < 10ms", &Made::of_samples((0..150).map(|at| if at < over { 20.0 } else { 5.0 })))
+    };
+    let verdicts = [2, 3, 12, 13].map(|over| with(over).verdict);
+    assert_eq!(verdicts, [Pass, Inconclusive, Inconclusive, Fail]);
+}
+
+#[test]
+fn a_decided_rule_has_its_limit_outside_the_interval() {
+    let mut draws = Draws::new(3, "values", 0);
+    for round in 0..60 {
+        let made = Made::of_samples((0..150).map(|_| draws.exponential() * 10.0));
+        let limit = 10.0 + f64::from(round);
+        for rule in [format!("p90(ttft) < {limit}ms"), format!("p90(ttft) >= {limit}ms")] {
+            let found = judged(&rule, &made);
+            let [low, high] = found.interval.unwrap();
+            assert!(low <= found.value.unwrap() && found.value.unwrap() <= high);
+            assert_eq!(found.verdict == Inconclusive, low < limit && limit <= high, "{rule}: {found:?}");
+            assert!((found.interval_level.unwrap() - 0.9).abs() < 1e-12);
+        }
+        let found = judged("error_rate <= 20%", &Made::of_events(round as usize, 120));
+        let [low, high] = found.interval.unwrap();
+        assert_eq!(found.verdict == Inconclusive, low < 0.2 && 0.2 < high, "{found:?}");
+    }
+}
+
+#[test]
+fn nothing_and_everything_are_exact() {
+    for (rule, hits, verdict) in [
+        ("error_rate == 0", 0, Pass),
+        ("error_rate == 0", 1, Fail),
+        ("error_rate <= 0%", 0, Pass),
+        ("error_rate <= 0%", 1, Fail),
+        ("error_rate > 0%", 1, Pass),
+        ("error_rate != 0", 0, Fail),
+        ("slo_share == 100%", 20, Pass),
+        ("slo_share >= 100%", 19, Fail),
+        ("slo_share < 100%", 19, Pass),
+    ] {
+        let found = judged(rule, &Made::of_events(hits, 20));
+        assert_eq!((found.verdict, found.method.as_str()), (verdict, "exact"), "{rule} with {hits} of 20");
+    }
+    // None of 20 failed: the true rate is below 1 − 0.05^(1/20), about 3/20.
+    let [low, high] = judged("error_rate == 0", &Made::of_events(0, 20)).interval.unwrap();
+    assert!(low.abs() < 1e-12 && (high - (1.0 - libm::pow(0.05, 0.05))).abs() < 1e-9, "{low} {high}");
+}
+
+#[test]
+fn a_deterministic_run_is_judged_exactly() {
+    let made =
+        Made { deterministic: true, events: vec![false; 5], ..Made::of_samples([1.0, 2.0, 3.0, 4.0, 5.0]) };
+    for (rule, verdict) in [
+        ("p99(ttft) <= 5ms", Pass),
+        ("p99(ttft) < 5ms", Fail),
+        ("error_rate <= 1%", Pass),
+        ("avg(ttft) < 3ms", Fail),
+    ] {
+        let found = judged(rule, &made);
+        assert_eq!(
+            (found.verdict, found.method.as_str(), found.interval),
+            (verdict, "exact", None),
+            "{rule}"
+        );
+    }
+}
+
+#[test]
+fn without_confidence_the_point_decides_and_the_interval_is_still_given() {
+    let made = Made::of_samples((0..100).map(f64::from));
+    let found = judged_at("p50(ttft) < 50ms", Confidence::None, NoData::Fail, &made);
+    assert_eq!((found.verdict, found.method.as_str(), found.value), (Pass, "point", Some(49.0)));
+    assert_eq!(found.interval, Some([41.0, 58.0]));
+    let few = judged_at("p99(ttft) < 5ms", Confidence::None, NoData::Fail, &Made::of_samples([1.0, 2.0]));
+    assert_eq!((few.verdict, few.interval, few.interval_level, few.samples), (Pass, None, None, Some(2)));
+}
+
+#[test]
+fn aggregates() {
+    let made = Made { samples: vec![(2.0, 1), (4.0, 3), (5.0, 2), (7.0, 1), (9.0, 1)], ..Made::default() };
+    let root = libm::sqrt(32.0 / 7.0);
+    for (rule, value, method) in [
+        ("avg(ttft) <= 5ms", 5.0, "point"),
+        ("stddev(ttft) <= 5ms", root, "point"),
+        ("min(ttft) <= 5ms", 2.0, "exact"),
+        ("max(ttft) <= 9ms", 9.0, "exact"),
+        ("sum(ttft) <= 40ms", 40.0, "exact"),
+        ("count(ttft) <= 8", 8.0, "exact"),
+    ] {
+        let found = judged(rule, &made);
+        assert_eq!(
+            (found.verdict, found.value, found.method.as_str()),
+            (Pass, Some(value), method),
+            "{rule}"
+        );
+        assert_eq!(found.samples, Some(8));
+    }
+    let units = ["avg(ttft) <= 5ms", "count(ttft) <= 8", "sum(output_tokens) >= 1", "avg(throughput) > 1/s"];
+    assert_eq!(units.map(|rule| judged(rule, &made).unit), ["ms", "", "tokens", "tok/s"]);
+}
+
+#[test]
+fn one_number_is_judged_by_the_point_and_a_count_exactly() {
+    let made = Made { number: Some(0.0), ..Made::default() };
+    let of = |rule: &str| {
+        let found = judged(rule, &made);
+        (found.verdict, found.method, found.samples)
+    };
+    assert_eq!(of("peak_mem <= 32GiB"), (Pass, "point".to_owned(), None));
+    assert_eq!(of("evict_count == 0"), (Pass, "exact".to_owned(), None));
+    assert_eq!(of("prefix_hit_rate >= 70%"), (Fail, "point".to_owned(), None));
+}
+
+#[test]
+fn nothing_measured_is_never_a_pass() {
+    let nothing = Made::default();
+    for rule in [
+        "p99(ttft) < 1s",
+        "avg(ttft) < 1s",
+        "sum(ttft) < 1s",
+        "max(ttft) < 1s",
+        "error_rate <= 5%",
+        "peak_mem <= 1GiB",
+    ] {
+        let found = judged(rule, &nothing);
+        assert_eq!((found.verdict, found.value, found.decides), (Nothing, None, true), "{rule}");
+        assert!(found.reason.is_some() && found.interval.is_none());
+    }
+    let one = judged("stddev(ttft) < 1s", &Made::of_samples([1.0]));
+    assert_eq!(one.reason.as_deref(), Some("a standard deviation needs two values, and there is one"));
+    // A count of nothing is a number.
+    assert_eq!(judged("count(ttft) <= 5 where ttft > 1s", &nothing).verdict, Pass);
+    for (no_data, reason) in [
+        (NoData::Warn, "the server does not export it"),
+        (NoData::Skip, "the server does not export it; left out, as the rule says `no_data: skip`"),
+    ] {
+        let found = judged_at("peak_mem <= 1GiB", Confidence::None, no_data, &nothing);
+        assert_eq!((found.verdict, found.decides, found.reason.as_deref()), (Nothing, false, Some(reason)));
+    }
+}
+
+#[test]
+fn alike_neighbours_count_for_less() {
+    // 30 of 1000 over the limit of a p95: spread evenly that passes, in one stretch it says little.
+    let spread = Made::of_samples((0..1000).map(|at| if at % 33 == 0 && at > 0 { 20.0 } else { 5.0 }));
+    let stretch = Made::of_samples((0..1000).map(|at| if (480..510).contains(&at) { 20.0 } else { 5.0 }));
+    let rule = "p95(ttft) < 10ms";
+    let (free, bound) = (judged(rule, &spread), judged(rule, &stretch));
+    assert_eq!((free.verdict, free.effective_samples), (Pass, None));
+    assert_eq!(free.method, "binomial test at 95%");
+    assert_eq!(bound.verdict, Inconclusive);
+    let effective = bound.effective_samples.unwrap();
+    assert!(effective < 100, "{effective}");
+    assert_eq!(bound.method, format!("binomial test at 95%, n = 1000 (effective {effective})"));
+    assert_eq!(bound.samples, Some(1000));
+    // Below 200 nobody looks.
+    let few = Made::of_samples((0..199).map(|at| if at < 3 { 20.0 } else { 5.0 }));
+    assert_eq!(judged(rule, &few).effective_samples, None);
+}
+
+#[test]
+fn pooled_gaps_count_as_often_as_they_say() {
+    let made = Made { samples: vec![(5.0, 296), (5.1, 300), (50.0, 1)], ..Made::default() };
+    let found = judged("p99(tbt) < 10ms", &made);
+    assert_eq!((found.samples, found.value), (Some(597), Some(5.1)));
+    assert_eq!((found.verdict, found.method.as_str()), (Pass, "binomial test at 95%"));
+    let found = judged("p99(tbt) < 10ms", &Made { unordered: true, ..made });
+    assert_eq!((found.verdict, found.method.as_str(), found.interval), (Pass, "point", None));
+}
+
+/// How often a rule passes and fails over seeded rounds.
+fn curve(rounds: u64, rule: &str, sample: impl Fn(&mut Draws) -> Made) -> (f64, f64) {
+    let (mut passed, mut failed) = (0, 0);
+    for round in 0..rounds {
+        match judged(rule, &sample(&mut Draws::new(round, "curve", 0))).verdict {
+            Pass => passed += 1,
+            Fail => failed += 1,
+            Inconclusive | Nothing => {}
+        }
+    }
+    (f64::from(passed) / rounds as f64, f64::from(failed) / rounds as f64)
+}
+
+#[test]
+fn errors_are_as_rare_as_promised() {
+    let exponential =
+        |mean: f64| move |draws: &mut Draws| Made::of_samples((0..150).map(|_| mean * draws.exponential()));
+    // The p90 of an exponential is its mean times ln 10.
+    let edge = 10.0 / libm::log(10.0);
+    let rule = "p90(ttft) <= 10ms";
+    let (passed, failed) = curve(400, rule, exponential(edge));
+    assert!(passed <= 0.08 && failed <= 0.08, "at the edge {passed} pass and {failed} fail");
+    let (passed, failed) = curve(100, rule, exponential(edge * 0.6));
+    assert!(passed >= 0.95 && failed == 0.0, "well inside {passed} pass and {failed} fail");
+    let (passed, failed) = curve(100, rule, exponential(edge * 1.6));
+    assert!(passed == 0.0 && failed >= 0.95, "well outside {passed} pass and {failed} fail");
+}
+
+#[test]
+fn in_a_queue_errors_stay_rare() {
+    // Waits of M/M/1 at load 0.8 by Lindley's recursion, with P(W > t) = 0.8 exp(−0.2 t).
+    let queue = |draws: &mut Draws| {
+        let mut wait = 0.0_f64;
+        let mut waits = Vec::new();
+        for at in 0..1500 {
+            if at >= 500 {
+                waits.push(wait);
+            }
+            wait = (wait + draws.exponential() - draws.exponential() / 0.8).max(0.0);
+        }
+        Made::of_samples(waits)
+    };
+    for (name, over, most) in [("p50", 0.5, 0.25), ("p90", 0.1, 0.3), ("p99", 0.01, 0.2)] {
+        let limit = libm::log(0.8 / over) / 0.2;
+        let (passed, failed) = curve(150, &format!("{name}(queue_delay) <= {limit}ms"), queue);
+        let mut naive = 0;
+        for round in 0..150 {
+            let made = queue(&mut Draws::new(round, "curve", 0));
+            let t = made.samples.iter().filter(|(wait, _)| *wait > limit).count() as u64;
+            naive +=
+                i32::from(stats::at_most(1000, over, t) <= 0.05 || stats::at_least(1000, over, t) <= 0.05);
+        }
+        let naive = f64::from(naive) / 150.0;
+        assert!(passed + failed <= most, "{name}: {passed} pass and {failed} fail at the edge");
+        assert!(naive >= 0.65, "{name}: without the design effect {naive} are decided");
+    }
+}
+
+#[test]
+fn every_comparison_of_a_number() {
+    let of = |op: &str, value: f64| {
+        judged(&format!("evict_count {op} 3"), &Made { number: Some(value), ..Made::default() }).verdict
+    };
+    for (op, kind) in
+        [("<", Op::Lt), ("<=", Op::Le), (">", Op::Gt), (">=", Op::Ge), ("==", Op::Eq), ("!=", Op::Ne)]
+    {
+        for value in [2.0, 3.0, 4.0] {
+            let expected: Verdict = if kind.holds(value, 3.0) { Pass } else { Fail };
+            assert_eq!(of(op, value), expected, "{value} {op} 3");
+        }
+    }
+}

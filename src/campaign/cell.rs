@@ -4,29 +4,20 @@ use std::fmt;
 
 use crate::backend::EngineStats;
 use crate::measure::Samples;
-use crate::run::Played;
+use crate::metric::METRICS;
+use crate::record::Phase;
+use crate::run::{CellKey, Played};
 use crate::units::Ns;
 
-/// Names a cell by its positions in the plan.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct CellKey {
-    /// Position in the plan's workloads.
-    pub workload: usize,
-    /// Position in the chosen backends.
-    pub backend: usize,
-    /// Which repeat, from 0.
-    pub repeat: u32,
-}
-
-/// What playing a cell came to. A resumed cell has several segments, each with times of its own.
+/// What playing a cell came to.
 #[derive(Debug)]
 pub struct Cell {
     /// Which cell.
     pub key: CellKey,
     /// Its requests.
     pub samples: Samples,
-    /// One entry per segment.
-    pub played: Vec<Played>,
+    /// How playing it went.
+    pub played: Played,
     /// When measuring started: Unix seconds on the real clock, seconds since the run's start on the virtual one.
     pub start_time: f64,
     /// When it ended, on the same axis.
@@ -71,49 +62,24 @@ pub trait Progress {
     fn finished(&mut self, cell: &CellStart<'_>, seconds: f64);
 }
 
-/// What is known of a segment that was killed: the time its records span, and none of its engine's counters.
-pub fn killed_segment(samples: &Samples) -> Played {
-    let dues = samples.records().iter().map(|record| record.due);
-    let start: Ns = dues.min().unwrap_or(0);
-    let end = samples.records().iter().map(|record| record.end).max().unwrap_or(start);
-    let reason = "an earlier segment of this run was killed before its counters were read";
-    let unavailable = crate::metric::METRICS
-        .iter()
-        .filter(|metric| {
-            matches!(
-                metric.name,
-                "kv_used_tokens"
-                    | "kv_used_bytes"
-                    | "kv_capacity_tokens"
-                    | "kv_total_tokens"
-                    | "prefix_hit_rate"
-                    | "evict_count"
-                    | "evict_ms"
-                    | "preempt_count"
-                    | "peak_mem"
-                    | "avg_mem"
-            )
-        })
-        .map(|metric| (metric.flat(), reason.to_owned()))
-        .collect();
-    Played {
-        measure_start: start,
-        measure_end: end,
-        max_in_flight: in_flight(samples),
-        stats: EngineStats { unavailable, ..EngineStats::default() },
-        ending: crate::run::Ending::Killed,
-    }
+/// The time that a cell's earlier segments measured: from the first request due to the last one ended.
+pub fn earlier_time(samples: &Samples) -> Ns {
+    let measured = || samples.records().iter().filter(|record| record.phase == Phase::Measured);
+    let start = measured().map(|record| record.due).min().unwrap_or(0);
+    measured().map(|record| record.end).max().unwrap_or(start).saturating_sub(start)
 }
 
-/// The most requests whose times overlap.
-fn in_flight(samples: &Samples) -> u32 {
-    let mut changes: Vec<(Ns, i32)> = samples
-        .records()
+/// What a resumed cell came to: the measured times add up, and the engine's counters, which began again with a cold
+/// cache, are not known for the whole.
+pub fn joined(earlier: Ns, last: Played) -> Played {
+    let reason = "the run was resumed, and an engine's counters cover only its own segment";
+    let own = ["kv_", "prefix_", "evict_", "preempt_", "spec_", "peak_mem", "avg_mem"];
+    let unavailable = METRICS
         .iter()
-        .filter_map(|record| Some([(record.sent?, 1), (record.end, -1)]))
-        .flatten()
-        .collect();
-    changes.sort_unstable();
-    let mut now = 0;
-    changes.into_iter().map(|(_, change)| { now += change; now }).max().unwrap_or(0).unsigned_abs()
+        .filter(|metric| own.iter().any(|start| metric.name.starts_with(start)))
+        .map(|metric| (metric.name, reason.to_owned()));
+    let stats =
+        EngineStats { unavailable: unavailable.collect(), faults: last.stats.faults.clone(), ..EngineStats::default() };
+    let length = last.measure_end.saturating_sub(last.measure_start);
+    Played { measure_start: 0, measure_end: earlier.saturating_add(length), stats, ..last }
 }

@@ -1,1 +1,16 @@
-//! The conductor: which cells are played in which order, and what becomes of their results.
+//! The conductor: prepares scenarios, plays their cells in order, judges them and writes the results.
+
+mod assemble;
+mod cell;
+mod conduct;
+mod evidence;
+mod folder;
+mod output;
+mod prepare;
+mod shipped;
+
+pub use cell::{CellStart, Progress};
+pub use conduct::{CampaignError, Conducted, Settings, conduct};
+pub use folder::{Earlier, Folder, FolderError, JOURNAL_FILE, RUN_FILE, is_inside, write_whole};
+pub use prepare::{Changes, Chosen, Prepared, Rejected, folders, prepare, prepare_plan, read};
+pub use shipped::{SHIPPED, Shipped};

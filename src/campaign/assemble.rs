@@ -1,0 +1,274 @@
+//! From played cells to the report: metrics, verdicts, and what the run comes to.
+
+use indexmap::IndexMap;
+
+use super::conduct::{Campaign, Settings};
+use super::cell::Cell;
+use super::evidence::{Measured, Part};
+use super::prepare::{Chosen, Prepared};
+use crate::backend::config::Clock;
+use crate::gate::{Facts, Judgement, Place, Scope, ScopedRule, exit, judge, outcome};
+use crate::measure::{
+    CellInput, Metrics, Samples, Validity, curves, errors, host, metrics, own_memory, rounded, timeline, validity,
+};
+use crate::plan::{WorkloadPlan, table};
+use crate::report::{BackendReport, CellReport, Environment, FaultEntry, RunReport, RunVerdict, Segment};
+use crate::run::Played;
+use crate::units::ms;
+
+/// The records of one cell, for the request log.
+#[derive(Debug)]
+pub struct CellRecords {
+    /// The workload's full name.
+    pub workload: String,
+    /// The backend's name.
+    pub backend: String,
+    /// Which repeat.
+    pub repeat: u32,
+    /// Its requests.
+    pub samples: Samples,
+}
+
+/// One workload on one backend with all its repeats.
+struct Group<'a> {
+    workload: usize,
+    backend: usize,
+    plan: &'a WorkloadPlan,
+    chosen: &'a Chosen,
+    cells: Vec<&'a Cell>,
+    samples: Samples,
+    validity: Validity,
+    metrics: Metrics,
+}
+
+/// Judges what was measured and makes the report.
+pub fn assemble(campaign: Campaign<'_>, settings: &Settings<'_>, complete: bool) -> (Vec<CellRecords>, RunReport) {
+    let prepared = campaign.prepared;
+    let groups = group(prepared, &campaign.cells);
+    let judgements = judge_all(prepared, &groups);
+    let mut report = RunReport::new();
+    report.name = Some(prepared.name.clone());
+    report.description.clone_from(&prepared.scenario.description);
+    report.clock = prepared.backends.first().map(Chosen::clock);
+    report.simulated = Some(prepared.is_virtual());
+    report.complete = Some(complete);
+    report.interruption = interruption(&campaign, complete);
+    report.seed = Some(prepared.plan.seed);
+    report.schedule_digest = Some(prepared.plan.schedule_digest.clone());
+    report.content_digest = Some(prepared.plan.content_digest.clone());
+    report.backends = prepared.backends.iter().map(backend_report).collect();
+    let rows = table(&prepared.plan);
+    report.cells = groups.iter().map(|group| cell_report(prepared, group, &rows[group.workload].load)).collect();
+    let facts = Facts {
+        judgements: &judgements,
+        inconclusive: prepared.scenario.gates.inconclusive,
+        strict: settings.strict,
+        invalid: groups.iter().filter(|group| !group.validity.valid).count(),
+        broken: groups.iter().filter(|group| is_broken(&group.metrics)).count(),
+        signal: campaign.signal,
+    };
+    let outcome = outcome(&facts);
+    report.judgements = judgements;
+    report.segments = campaign.segments.iter().map(|segment| Segment {
+        start_time: rounded(segment.start_time),
+        requests: segment.requests,
+        ended_by: segment.ended_by.clone(),
+    }).collect();
+    if report.segments.len() > 1 {
+        report.warnings.push("the run was resumed: the backend's cache was cold again at the start of each segment".into());
+    }
+    report.conclude(verdict_of(outcome.code), outcome.code);
+    drop(groups);
+    let records = records_of(prepared, campaign.cells);
+    report.environment = Environment {
+        host: Some(host()),
+        own: campaign.resources.map_or_else(own_memory, crate::measure::Resources::stop),
+        started_at: Some(rfc3339(campaign.started)),
+        wall_s: Some(rounded(campaign.begun.elapsed().as_secs_f64())),
+        command: Some(settings.command.to_owned()),
+    };
+    (records, report)
+}
+
+fn rfc3339(time: std::time::SystemTime) -> String {
+    jiff::Timestamp::try_from(time).map_or_else(|_| "unknown".into(), |at| format!("{at:.0}"))
+}
+
+fn interruption(campaign: &Campaign<'_>, complete: bool) -> Option<String> {
+    match campaign.signal {
+        Some(signal) => Some(format!("stopped by signal {signal}")),
+        None => (!complete).then(|| "an error ended the run early".to_owned()),
+    }
+}
+
+fn is_broken(metrics: &Metrics) -> bool {
+    metrics.get("total_requests").is_some_and(|n| n > 0.0) && metrics.get("successful_requests") == Some(0.0)
+}
+
+fn verdict_of(code: u8) -> RunVerdict {
+    match code {
+        exit::PASS => RunVerdict::Pass,
+        exit::FAILED => RunVerdict::Fail,
+        exit::INCONCLUSIVE => RunVerdict::Inconclusive,
+        exit::INVALID => RunVerdict::Invalid,
+        exit::INTERRUPTED | exit::TERMINATED => RunVerdict::Interrupted,
+        _ => RunVerdict::Error,
+    }
+}
+
+fn backend_report(chosen: &Chosen) -> BackendReport {
+    BackendReport {
+        name: chosen.name.clone(),
+        kind: chosen.config.kind().to_owned(),
+        model: chosen.model().to_owned(),
+    }
+}
+
+/// The cells by workload and backend, in the order of the plan.
+fn group<'a>(prepared: &'a Prepared, cells: &'a [Cell]) -> Vec<Group<'a>> {
+    let mut keyed: IndexMap<(usize, usize), Vec<&Cell>> = IndexMap::new();
+    for cell in cells {
+        keyed.entry((cell.key.workload as usize, cell.key.backend as usize)).or_default().push(cell);
+    }
+    keyed.into_iter().map(|((workload, backend), cells)| pooled(prepared, workload, backend, cells)).collect()
+}
+
+fn pooled<'a>(prepared: &'a Prepared, workload: usize, backend: usize, cells: Vec<&'a Cell>) -> Group<'a> {
+    let plan = &prepared.plan.workloads[workload];
+    let chosen = &prepared.backends[backend];
+    let mut samples = Samples::new(plan.load.basis());
+    for cell in &cells {
+        samples.merge(&cell.samples);
+    }
+    let validity = validity(chosen.clock(), &samples, &prepared.scenario.validity);
+    let metrics = cell_metrics(prepared, plan, chosen, &cells, &samples, &validity);
+    Group { workload, backend, plan, chosen, cells, samples, validity, metrics }
+}
+
+fn cell_metrics(
+    prepared: &Prepared,
+    plan: &WorkloadPlan,
+    chosen: &Chosen,
+    cells: &[&Cell],
+    samples: &Samples,
+    validity: &Validity,
+) -> Metrics {
+    let played: Vec<Played> = cells.iter().map(|cell| cell.played.clone()).collect();
+    let end = cells.last().map(|cell| cell.end_time).filter(|_| chosen.clock() == Clock::Real);
+    metrics(&CellInput {
+        workload: &plan.name,
+        backend: &chosen.name,
+        model: chosen.model(),
+        clock: chosen.clock(),
+        samples,
+        played: &played,
+        slo: prepared.gates.slos.get(&plan.name).map_or(&[], Vec::as_slice),
+        tags: &plan.tags,
+        start_time: cells.first().map_or(0.0, |cell| cell.start_time),
+        end_time: end,
+        seed: prepared.plan.seed,
+        schedule_digest: &prepared.plan.schedule_digest,
+        content_digest: &prepared.plan.content_digest,
+        trace_rows_skipped: plan.skipped_rows,
+        validity,
+    })
+}
+
+fn cell_report(prepared: &Prepared, group: &Group<'_>, load: &str) -> CellReport {
+    let plan = group.plan;
+    let first = group.cells.first();
+    let repeats = if group.cells.len() > 1 {
+        let single = |cell: &&Cell| {
+            cell_metrics(prepared, plan, group.chosen, &[*cell], &cell.samples, &group.validity).flat()
+        };
+        group.cells.iter().map(single).collect()
+    } else {
+        Vec::new()
+    };
+    CellReport {
+        workload: plan.name.clone(),
+        family: plan.family.clone(),
+        backend: Some(group.chosen.name.clone()),
+        point: plan.point.clone(),
+        description: prepared.scenario.workloads.get(&plan.name).and_then(|w| w.description.clone()),
+        load: Some(load.to_owned()),
+        metrics: group.metrics.flat(),
+        repeats,
+        validity: Some(group.validity.clone()),
+        errors: errors(&group.samples),
+        curves: curves(&group.samples),
+        timeline: first.map(|cell| timeline(&cell.samples)).unwrap_or_default(),
+        faults: group.cells.iter().flat_map(|cell| faults(cell)).collect(),
+    }
+}
+
+fn faults(cell: &Cell) -> impl Iterator<Item = FaultEntry> {
+    cell.played.stats.faults.iter().map(|fault| FaultEntry {
+        repeat: cell.key.repeat,
+        index: fault.index,
+        action: fault.action.clone(),
+        at_ms: rounded(ms(fault.at_ns)),
+    })
+}
+
+/// Every rule for everyone it is judged for, as far as they were played.
+fn judge_all(prepared: &Prepared, groups: &[Group<'_>]) -> Vec<Judgement> {
+    let mut judgements = Vec::new();
+    for rule in &prepared.gates.rules {
+        for name in &rule.backends {
+            let Some(backend) = prepared.backends.iter().position(|chosen| chosen.name == *name) else { continue };
+            let own = groups.iter().filter(|group| {
+                group.backend == backend && rule.scope.names().contains(&group.plan.name)
+            });
+            match &rule.scope {
+                Scope::Each(_) => {
+                    judgements.extend(own.map(|group| judged(prepared, rule, &group.plan.name, &[group])));
+                }
+                Scope::Pooled(_) => {
+                    let own: Vec<&Group<'_>> = own.collect();
+                    if !own.is_empty() {
+                        judgements.push(judged(prepared, rule, "all", &own));
+                    }
+                }
+            }
+        }
+    }
+    judgements
+}
+
+fn judged(prepared: &Prepared, rule: &ScopedRule, workload: &str, groups: &[&Group<'_>]) -> Judgement {
+    let parts = groups.iter().map(|group| Part {
+        samples: &group.samples,
+        metrics: &group.metrics,
+        tags: &group.plan.tags,
+        slo: prepared.gates.slos.get(&group.plan.name).map_or(&[], Vec::as_slice),
+    });
+    let chosen = groups.first().map(|group| group.chosen);
+    let measured = Measured {
+        parts: parts.collect(),
+        deterministic: chosen.is_some_and(|chosen| chosen.clock() == Clock::Virtual),
+    };
+    let backend = chosen.map_or("", |chosen| &chosen.name);
+    let mut judgement = judge(&rule.case(workload, backend), &measured);
+    judgement.suspended = groups.iter().any(|group| !group.validity.valid);
+    judgement.place = place(prepared, rule);
+    judgement
+}
+
+/// Where a rule stands in its file.
+fn place(prepared: &Prepared, rule: &ScopedRule) -> Option<Place> {
+    let loaded = prepared.loaded.as_ref()?;
+    let place = loaded.place(loaded.rule_span(rule.index?, 0..rule.text.len())?);
+    Some(Place { file: place.file?, line: place.line, column: place.column })
+}
+
+/// The cells' requests, with the names they are written under.
+fn records_of(prepared: &Prepared, cells: Vec<Cell>) -> Vec<CellRecords> {
+    let named = cells.into_iter().map(|cell| CellRecords {
+        workload: prepared.plan.workloads[cell.key.workload as usize].name.clone(),
+        backend: prepared.backends[cell.key.backend as usize].name.clone(),
+        repeat: cell.key.repeat,
+        samples: cell.samples,
+    });
+    named.collect()
+}

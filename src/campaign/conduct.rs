@@ -1,0 +1,340 @@
+//! Plays every cell of a plan in order and hands over what was measured.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use tracing::{debug, info};
+
+use super::cell::{Cell, CellStart, Progress, earlier_time, joined};
+use super::folder::{Earlier, Folder, FolderError};
+use super::prepare::{Chosen, Prepared};
+use super::{assemble, output};
+use crate::backend::config::{Backend, Clock};
+use crate::backend::mock::Mock;
+use crate::gate::exit;
+use crate::measure::{Resources, Samples};
+use crate::plan::WorkloadPlan;
+use crate::record::{GapRun, Outcome, Record};
+use crate::report::RunReport;
+use crate::run::journal::{self, Entry, Journal, JournalError};
+use crate::run::{CellKey, Ending, Finished, Flow, Observer, Played, RunError, Stop, play};
+use crate::units::seconds;
+
+/// How a run is conducted.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings<'a> {
+    /// Where results go.
+    pub folder: &'a Folder,
+    /// Finish the incomplete run that is there.
+    pub resume: bool,
+    /// Move an incomplete earlier run away.
+    pub force: bool,
+    /// Inconclusive rules fail.
+    pub strict: bool,
+    /// Asks the run to stop.
+    pub stop: &'a Stop,
+    /// The command line, for the record.
+    pub command: &'a str,
+}
+
+/// Why a run could not be played or its results not be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum CampaignError {
+    /// The results folder failed.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The journal failed.
+    #[error("the journal of the run failed: {0}")]
+    Journal(#[from] JournalError),
+    /// The journal belongs to another plan.
+    #[error("{} belongs to another plan (schedule {theirs}, this one has {ours}); resume it with the same scenario and seed, or start afresh with --force", path.display())]
+    OtherPlan {
+        /// The journal.
+        path: PathBuf,
+        /// Its digest.
+        theirs: String,
+        /// The digest of the plan at hand.
+        ours: String,
+    },
+    /// A backend could not be used.
+    #[error("backend `{backend}`: {message}")]
+    Backend {
+        /// Its name.
+        backend: String,
+        /// Why.
+        message: String,
+    },
+    /// Playing failed.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// A report could not be rendered.
+    #[error(transparent)]
+    Report(#[from] crate::report::RenderError),
+}
+
+impl CampaignError {
+    /// The exit code that it ends the process with.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::OtherPlan { .. } => exit::INVALID,
+            Self::Folder(FolderError::Incomplete(_) | FolderError::NothingToResume(_)) => exit::USAGE,
+            _ => exit::RUN,
+        }
+    }
+}
+
+/// What a run left.
+#[derive(Debug)]
+pub struct Conducted {
+    /// The report.
+    pub report: RunReport,
+    /// What went wrong on the way, although there are results.
+    pub problem: Option<CampaignError>,
+}
+
+/// Everything that was measured, before it is judged.
+#[derive(Debug)]
+pub struct Campaign<'a> {
+    /// What was to be played.
+    pub prepared: &'a Prepared,
+    /// The cells in the order they were played.
+    pub cells: Vec<Cell>,
+    /// The stretches of the run, earlier ones first.
+    pub segments: Vec<journal::Segment>,
+    /// The signal that stopped it.
+    pub signal: Option<u8>,
+    /// When the command started.
+    pub started: SystemTime,
+    /// How long it has been running.
+    pub begun: Instant,
+    /// The process's own resources.
+    pub resources: Option<Resources>,
+}
+
+/// Plays, judges and writes. Results are written even where playing was cut short.
+pub fn conduct(
+    prepared: &Prepared,
+    settings: &Settings<'_>,
+    progress: &mut dyn Progress,
+) -> Result<Conducted, CampaignError> {
+    let mut campaign = Campaign {
+        prepared,
+        cells: Vec::new(),
+        segments: Vec::new(),
+        signal: None,
+        started: SystemTime::now(),
+        begun: Instant::now(),
+        resources: None,
+    };
+    let mut earlier = open_journal(prepared, settings)?;
+    if earlier.journal.is_some() {
+        campaign.resources = Resources::start();
+    }
+    campaign.segments = std::mem::take(&mut earlier.segments);
+    campaign.segments.push(journal::Segment { start_time: start_of_segment(prepared, &campaign), requests: 0, ended_by: None });
+    let mut problem = play_all(&mut campaign, &mut earlier, settings, progress).err();
+    let complete = campaign.signal.is_none() && problem.is_none();
+    let (records, report) = assemble::assemble(campaign, settings, complete);
+    if let Err(error) = output::write(prepared, settings.folder, &records, &report, complete) {
+        problem = problem.or(Some(error));
+    }
+    Ok(Conducted { report, problem })
+}
+
+fn start_of_segment(prepared: &Prepared, campaign: &Campaign<'_>) -> f64 {
+    if prepared.is_virtual() { 0.0 } else { unix(campaign.started) }
+}
+
+fn unix(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+/// What an earlier segment left behind, and the journal that goes on.
+#[derive(Default)]
+struct EarlierRun {
+    journal: Option<Journal>,
+    cells: BTreeMap<CellKey, journal::CellEntries>,
+    segments: Vec<journal::Segment>,
+}
+
+/// Makes room in the folder, or picks up the run that is in it. A run on the virtual clock keeps no journal: it is as
+/// quickly played again.
+fn open_journal(prepared: &Prepared, settings: &Settings<'_>) -> Result<EarlierRun, CampaignError> {
+    let folder = settings.folder;
+    let path = folder.journal();
+    if settings.resume && folder.earlier() != Earlier::Incomplete {
+        return Err(FolderError::NothingToResume(folder.dir().to_owned()).into());
+    }
+    let header = journal::Header {
+        schedule_digest: prepared.plan.schedule_digest.clone(),
+        content_digest: prepared.plan.content_digest.clone(),
+    };
+    if settings.resume && path.exists() {
+        let (journal, read) = Journal::resume(&path)?;
+        if read.header != header {
+            let (theirs, ours) = (read.header.schedule_digest, header.schedule_digest);
+            return Err(CampaignError::OtherPlan { path, theirs, ours });
+        }
+        info!("resuming: {} cells in the journal, {} bytes of a torn record dropped", read.cells.len(), read.torn_bytes);
+        return Ok(EarlierRun { journal: Some(journal), cells: read.cells, segments: read.segments });
+    }
+    folder.make_room(settings.force || settings.resume)?;
+    let is_real = prepared.backends.iter().any(|chosen| chosen.clock() == Clock::Real);
+    let journal = is_real.then(|| Journal::create(&path, &header)).transpose()?;
+    Ok(EarlierRun { journal, ..EarlierRun::default() })
+}
+
+/// Plays the cells until they are done, a signal stops them, or something breaks.
+fn play_all(
+    campaign: &mut Campaign<'_>,
+    earlier: &mut EarlierRun,
+    settings: &Settings<'_>,
+    progress: &mut dyn Progress,
+) -> Result<(), CampaignError> {
+    let prepared = campaign.prepared;
+    if let Some(journal) = &mut earlier.journal {
+        let start_time = campaign.segments.last().map_or(0.0, |segment| segment.start_time);
+        journal.write(&Entry::Segment { start_time })?;
+    }
+    for (workload, plan) in prepared.plan.workloads.iter().enumerate() {
+        for repeat in 0..plan.repeats {
+            for (backend, chosen) in prepared.backends.iter().enumerate() {
+                let key = CellKey { workload: workload as u32, backend: backend as u32, repeat };
+                let done = earlier.cells.remove(&key).unwrap_or_default();
+                if let (Some(played), Some(start_time)) = (&done.played, done.start_time) {
+                    campaign.cells.push(restored(key, plan, &done, played.clone(), start_time));
+                    continue;
+                }
+                let virtual_start = campaign.cells.iter().map(|cell| cell.end_time).fold(0.0, f64::max);
+                let mut player =
+                    Player { campaign, key, plan, chosen, settings, journal: &mut earlier.journal, progress };
+                let cell = player.play(done, virtual_start)?;
+                let interrupted = matches!(cell.played.ending, Ending::Interrupted(_));
+                campaign.cells.push(cell);
+                if interrupted || settings.stop.requested().is_some() {
+                    campaign.signal = settings.stop.requested();
+                    if let Some(segment) = campaign.segments.last_mut() {
+                        segment.ended_by = campaign.signal.map(|signal| format!("signal {signal}"));
+                    }
+                    return Ok(());
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A cell that an earlier segment finished.
+fn restored(key: CellKey, plan: &WorkloadPlan, done: &journal::CellEntries, played: Played, start_time: f64) -> Cell {
+    let mut samples = Samples::new(plan.load.basis());
+    for (record, gaps) in &done.records {
+        samples.push(record.clone(), gaps);
+    }
+    let end_time = start_time + seconds(played.measure_end.saturating_sub(played.measure_start));
+    Cell { key, samples, played, start_time, end_time }
+}
+
+/// One cell about to be played.
+struct Player<'a, 'p> {
+    campaign: &'a mut Campaign<'p>,
+    key: CellKey,
+    plan: &'p WorkloadPlan,
+    chosen: &'p Chosen,
+    settings: &'a Settings<'a>,
+    journal: &'a mut Option<Journal>,
+    progress: &'a mut dyn Progress,
+}
+
+impl Player<'_, '_> {
+    fn play(&mut self, done: journal::CellEntries, virtual_start: f64) -> Result<Cell, CampaignError> {
+        let clock = self.chosen.clock();
+        let start = self.start(clock);
+        self.progress.started(&start);
+        debug!("cell {start}: {} requests already in the journal", done.records.len());
+        let t0 = if clock == Clock::Virtual { virtual_start } else { unix(SystemTime::now()) };
+        if let Some(journal) = self.journal.as_mut() {
+            journal.write(&Entry::Cell { key: self.key, start_time: t0 })?;
+        }
+        let mut samples = Samples::new(self.plan.load.basis());
+        let mut finished = Finished::default();
+        for (record, gaps) in &done.records {
+            // What the interruption cut off is played again.
+            if record.outcome != Outcome::Interrupted {
+                finished.insert(record.phase, record.index);
+                samples.push(record.clone(), gaps);
+            }
+        }
+        let earlier = done.start_time.map(|_| earlier_time(&samples));
+        let Backend::Mock(config) = &self.chosen.config;
+        let seed = self.campaign.prepared.plan.seed;
+        let dir = self.campaign.prepared.dir();
+        let mut engine = Mock::open(config, &self.plan.family, seed, &dir).map_err(|error| {
+            CampaignError::Backend { backend: self.chosen.name.clone(), message: error.to_string() }
+        })?;
+        let mut recorder = Recorder { samples, journal: self.journal, failed: None, progress: self.progress, count: 0 };
+        let recipes = self.plan.stream(self.key.repeat);
+        let played =
+            play(self.plan, recipes, &finished, &mut engine, clock, self.settings.stop, &mut recorder)?;
+        let Recorder { samples, failed, count, .. } = recorder;
+        let length = seconds(played.measure_end.saturating_sub(played.measure_start));
+        self.progress.finished(&start, length);
+        if let Some(segment) = self.campaign.segments.last_mut() {
+            segment.requests += count;
+        }
+        let played = match earlier {
+            Some(earlier) => joined(earlier, played),
+            None => played,
+        };
+        if let (Some(journal), Ending::Complete | Ending::TimedOut) = (self.journal.as_mut(), &played.ending) {
+            journal.write(&Entry::CellEnd { key: self.key, played: Box::new(played.clone()) })?;
+        }
+        let start_time = done.start_time.unwrap_or(t0);
+        let end_time = if clock == Clock::Virtual { t0 + length } else { unix(SystemTime::now()) };
+        let cell = Cell { key: self.key, samples, played, start_time, end_time };
+        match failed {
+            Some(error) => {
+                self.campaign.cells.push(cell);
+                Err(error.into())
+            }
+            None => Ok(cell),
+        }
+    }
+
+    fn start(&self, clock: Clock) -> CellStart<'a> {
+        let prepared = self.prepared;
+        let expected = self.plan.expected();
+        CellStart {
+            workload: &self.plan.name,
+            backend: (prepared.backends.len() > 1).then_some(self.chosen.name.as_str()),
+            repeat: (self.key.repeat + 1, self.plan.repeats),
+            requests: expected.warmup.zip(expected.measured).map(|(warmup, measured)| warmup + measured),
+            is_virtual: clock == Clock::Virtual,
+        }
+    }
+}
+
+/// Takes the records of a cell: into its samples, the journal and the progress.
+struct Recorder<'a> {
+    samples: Samples,
+    journal: &'a mut Option<Journal>,
+    failed: Option<JournalError>,
+    progress: &'a mut dyn Progress,
+    count: u64,
+}
+
+impl Observer for Recorder<'_> {
+    fn on_record(&mut self, record: &Record, gaps: &[GapRun]) -> Flow {
+        self.samples.push(record.clone(), gaps);
+        self.progress.recorded();
+        self.count += 1;
+        if let Some(journal) = self.journal.as_mut() {
+            if let Err(error) = journal.record(record, gaps) {
+                let reason = error.to_string();
+                self.failed = Some(error);
+                return Flow::Abort(reason);
+            }
+        }
+        Flow::Continue
+    }
+}

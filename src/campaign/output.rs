@@ -1,0 +1,109 @@
+//! Writes the results of a run into its folder.
+
+use std::path::{Path, PathBuf};
+
+use super::assemble::CellRecords;
+use super::conduct::CampaignError;
+use super::folder::{Folder, RUN_FILE};
+use super::prepare::Prepared;
+use crate::gate::{Facts, Judgement, outcome};
+use crate::record::Record;
+use crate::report::{
+    Format, OutputFile, RequestLog, RunReport, benchmark_summary, metrics_files, render_format, requests_jsonl,
+    run_json, slug, sweep_csv,
+};
+
+/// At most so many requests are written out one by one.
+const REQUEST_ROWS: usize = 100_000;
+
+/// Writes everything, `run.json` last: where it is there, so is the rest. One file that can not be written does not keep
+/// the others from being tried; the first error is the one that is told.
+pub fn write(
+    prepared: &Prepared,
+    folder: &Folder,
+    cells: &[CellRecords],
+    report: &RunReport,
+    complete: bool,
+) -> Result<(), CampaignError> {
+    let mut first = None;
+    let mut written = Vec::new();
+    let mut keep = |result: Result<(), CampaignError>| {
+        if let Err(error) = result {
+            first.get_or_insert(error);
+        }
+    };
+    for (name, bytes) in contract_files(prepared, report) {
+        keep(folder.write(&name, &bytes).map_err(Into::into));
+        written.push(name);
+    }
+    let standard = [
+        ("REPORT.md", Format::Markdown),
+        ("report.html", Format::Html),
+        ("junit.xml", Format::Junit),
+    ];
+    for (name, format) in standard {
+        let name = PathBuf::from(name);
+        keep(render_format(report, format).map_err(Into::into).and_then(|text| {
+            folder.write(&name, text.as_bytes()).map_err(Into::into)
+        }));
+        written.push(name);
+    }
+    for (name, text) in prepared.templates.render(report) {
+        keep(text.map_err(Into::into).and_then(|text| folder.write(&name, text.as_bytes()).map_err(Into::into)));
+        written.push(name);
+    }
+    for file in sweep_csv(&report.sweeps).into_iter().chain([request_log(prepared, cells)]) {
+        let name = PathBuf::from(&file.name);
+        keep(folder.write(&name, &file.bytes).map_err(Into::into));
+        written.push(name);
+    }
+    let mut report = report.clone();
+    report.files = written;
+    keep(folder.write(Path::new(RUN_FILE), &run_json(&report).bytes).map_err(Into::into));
+    if complete && first.is_none() {
+        folder.drop_journal()?;
+    }
+    first.map_or(Ok(()), Err)
+}
+
+/// The contract's files: in the folder itself, or with several backends in one folder each.
+fn contract_files(prepared: &Prepared, report: &RunReport) -> Vec<(PathBuf, Vec<u8>)> {
+    let files = |report: &RunReport, dir: &Path| -> Vec<(PathBuf, Vec<u8>)> {
+        let files: Vec<OutputFile> =
+            metrics_files(report).into_iter().chain([benchmark_summary(report)]).collect();
+        files.into_iter().map(|file| (dir.join(file.name), file.bytes)).collect()
+    };
+    if let [_] = prepared.backends.as_slice() {
+        return files(report, Path::new(""));
+    }
+    let mut all = Vec::new();
+    for chosen in &prepared.backends {
+        let own: Vec<Judgement> =
+            report.judgements.iter().filter(|judgement| judgement.backend == chosen.name).cloned().collect();
+        let gates = &prepared.scenario.gates;
+        let of = outcome(&Facts { judgements: &own, inconclusive: gates.inconclusive, ..Facts::default() });
+        let part = report.only(&chosen.name, super::assemble::verdict_of(of.code), of.code);
+        all.extend(files(&part, Path::new(&slug(&chosen.name))));
+    }
+    all
+}
+
+fn request_log(prepared: &Prepared, cells: &[CellRecords]) -> OutputFile {
+    let records: Vec<Vec<Record>> =
+        cells.iter().map(|cell| cell.samples.by_due().into_iter().cloned().collect()).collect();
+    let basis = |name: &str| prepared.plan.workloads.iter().find(|plan| plan.name == name).map(|plan| plan.load.basis());
+    let logs: Vec<RequestLog<'_>> = cells
+        .iter()
+        .zip(&records)
+        .filter_map(|(cell, records)| {
+            Some(RequestLog {
+                workload: &cell.workload,
+                backend: &cell.backend,
+                repeat: cell.repeat,
+                basis: basis(&cell.workload)?,
+                records,
+            })
+        })
+        .collect();
+    requests_jsonl(&logs, REQUEST_ROWS)
+}

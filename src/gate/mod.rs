@@ -1,7 +1,7 @@
 //! Holds metrics against rules: verdicts, and what a run as a whole comes to.
 //!
-//! [`check`] reads every rule before anything runs and says which can not be judged; [`judge`] gives one rule its verdict
-//! for one workload on one backend; [`outcome`] makes an exit code of all of them. What is measured comes through
+//! [`check()`] reads every rule before anything runs and says which can not be judged; [`judge()`] gives one rule its verdict
+//! for one workload on one backend; [`outcome()`] makes an exit code of all of them. What is measured comes through
 //! [`Evidence`]; nothing here opens a file or prints.
 
 mod check;

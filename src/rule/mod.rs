@@ -13,7 +13,7 @@
 //! files, `p99_ttft_ms` or `peak_mem_mb`; it carries its unit, so its limit may be a bare number. A word is letters, digits,
 //! `_`, `.` and `-`, or anything in double quotes. A tag in `where` chooses workloads; a metric there chooses requests.
 //!
-//! [`parse`] reports every error it can tell without guessing, each at its bytes of the text.
+//! [`parse()`] reports every error it can tell without guessing, each at its bytes of the text.
 
 mod amount;
 mod ast;

@@ -42,6 +42,13 @@ fn with(verdicts: &[Verdict]) -> Vec<Judgement> {
 }
 
 #[test]
+fn a_verdict_reads_as_it_is_written() {
+    for verdict in [Verdict::Pass, Verdict::Fail, Verdict::Inconclusive, Verdict::NoData] {
+        assert_eq!(serde_json::to_value(verdict).unwrap(), verdict.to_string());
+    }
+}
+
+#[test]
 fn outcomes() {
     use Verdict::{Fail, Inconclusive as Unsure, NoData as Nothing, Pass};
     let come = |judgements: &[Judgement], facts: Facts<'_>| {

@@ -1,0 +1,318 @@
+//! The KV cache: a pool of blocks, the index of what they hold, and the table of each sequence.
+
+use super::pool::{BlockId, BlockPool};
+use super::prefix::{BlockHash, PrefixIndex, chain};
+
+/// The blocks of one sequence, in order, and the hashes of what it has in full blocks.
+#[derive(Debug, Clone, Default)]
+pub struct BlockTable {
+    blocks: Vec<BlockId>,
+    /// Tokens that have a slot.
+    tokens: u32,
+    /// Hashes of the sequence's full blocks, as far as they are known. Kept when the blocks are released, so that a
+    /// preempted sequence finds them again.
+    hashes: Vec<BlockHash>,
+    /// Leading blocks that were looked at for the index.
+    published: usize,
+}
+
+impl BlockTable {
+    /// Adds the content of the sequence's next full block.
+    pub fn push_content(&mut self, content: u64) {
+        let hash = chain(self.hashes.last().copied(), content);
+        self.hashes.push(hash);
+    }
+
+    /// How many full blocks have their content.
+    pub fn known_blocks(&self) -> usize {
+        self.hashes.len()
+    }
+
+    /// Blocks that it holds.
+    pub fn blocks(&self) -> &[BlockId] {
+        &self.blocks
+    }
+
+    /// Tokens that have a slot.
+    pub fn tokens(&self) -> u32 {
+        self.tokens
+    }
+}
+
+/// What a sequence found when it was admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Admission {
+    /// Tokens that were in the cache.
+    pub hit_tokens: u32,
+    /// Cached blocks that were dropped for it.
+    pub evictions: u32,
+}
+
+/// A pool with its index.
+#[derive(Debug, Clone)]
+pub struct KvCache {
+    pool: BlockPool,
+    index: PrefixIndex,
+    block_tokens: u32,
+    reuse: bool,
+}
+
+impl KvCache {
+    /// A cache of `blocks` blocks of `block_tokens` tokens (at least 1), all free. With `reuse`, full blocks are found
+    /// again by later sequences.
+    pub fn new(blocks: u32, block_tokens: u32, reuse: bool) -> Self {
+        Self {
+            pool: BlockPool::new(blocks),
+            index: PrefixIndex::default(),
+            block_tokens: block_tokens.max(1),
+            reuse,
+        }
+    }
+
+    /// Its blocks.
+    pub fn pool(&self) -> &BlockPool {
+        &self.pool
+    }
+
+    /// Tokens in one block.
+    pub fn block_tokens(&self) -> u32 {
+        self.block_tokens
+    }
+
+    /// Whether full blocks are found again.
+    pub fn reuses(&self) -> bool {
+        self.reuse
+    }
+
+    /// Whether a sequence that grows to so many tokens fits when it is alone.
+    pub fn can_ever_fit(&self, tokens: u64) -> bool {
+        tokens.div_ceil(u64::from(self.block_tokens)) <= u64::from(self.pool.total())
+    }
+
+    /// Gives an empty table slots for `tokens` tokens: blocks of a known prefix first, at most `tokens - 1` tokens of it
+    /// since the last token has to be computed, then free ones. `None`, and nothing changes, when there are too few.
+    pub fn admit(&mut self, table: &mut BlockTable, tokens: u32) -> Option<Admission> {
+        debug_assert!(table.blocks.is_empty(), "only a sequence without blocks is admitted");
+        let wanted = tokens.div_ceil(self.block_tokens);
+        let findable = if self.reuse { tokens.saturating_sub(1) / self.block_tokens } else { 0 };
+        let (mut found, mut revived) = (0, 0);
+        for hash in table.hashes.iter().take(findable as usize) {
+            let Some(block) = self.index.get(*hash) else { break };
+            found += 1;
+            revived += u32::from(self.pool.is_free(block));
+        }
+        if wanted - found > self.pool.free() - revived {
+            return None;
+        }
+        for hash in &table.hashes[..found as usize] {
+            if let Some(block) = self.index.get(*hash) {
+                self.pool.hold(block);
+                table.blocks.push(block);
+            }
+        }
+        table.published = found as usize;
+        table.tokens = found * self.block_tokens;
+        let hit_tokens = table.tokens;
+        let mut evictions = 0;
+        while table.tokens < tokens {
+            let room = self.block_tokens.min(tokens - table.tokens);
+            let Some(evicted) = self.extend(table) else { break };
+            evictions += evicted;
+            self.fill_last(table, room);
+        }
+        Some(Admission { hit_tokens, evictions })
+    }
+
+    /// Gives one more token a slot. The number of cached blocks that were dropped for it (0 or 1), or `None` when no
+    /// block is free.
+    pub fn append(&mut self, table: &mut BlockTable) -> Option<u32> {
+        let mut evictions = 0;
+        if table.tokens.is_multiple_of(self.block_tokens) {
+            evictions = self.extend(table)?;
+        }
+        self.fill_last(table, 1);
+        Some(evictions)
+    }
+
+    /// Enters the sequence's full blocks in the index, as far as its first `computed` tokens are computed and their
+    /// content is known. A block whose content another block already holds stays without a hash.
+    pub fn publish(&mut self, table: &mut BlockTable, computed: u32) {
+        if !self.reuse {
+            return;
+        }
+        let full = ((computed / self.block_tokens) as usize).min(table.hashes.len()).min(table.blocks.len());
+        while table.published < full {
+            let (block, hash) = (table.blocks[table.published], table.hashes[table.published]);
+            if self.index.publish(hash, block) {
+                self.pool.set_hash(block, hash);
+            }
+            table.published += 1;
+        }
+    }
+
+    /// Takes all blocks from a sequence, the last one first, so that the start of the sequence is found longest.
+    pub fn release(&mut self, table: &mut BlockTable) {
+        while let Some(block) = table.blocks.pop() {
+            self.pool.release(block);
+        }
+        table.tokens = 0;
+        table.published = 0;
+    }
+
+    fn extend(&mut self, table: &mut BlockTable) -> Option<u32> {
+        let (block, evicted) = self.pool.take()?;
+        table.blocks.push(block);
+        if let Some(hash) = evicted {
+            self.index.forget(hash);
+        }
+        Some(u32::from(evicted.is_some()))
+    }
+
+    fn fill_last(&mut self, table: &mut BlockTable, tokens: u32) {
+        if let Some(block) = table.blocks.last() {
+            self.pool.fill(*block, tokens);
+            table.tokens += tokens;
+        }
+    }
+
+    /// Holds the cache against its rules, given the tables of all sequences: [`BlockPool::check`], and the index points
+    /// exactly to the blocks that carry a hash.
+    ///
+    /// # Errors
+    /// The first rule that does not hold.
+    pub fn check<'a>(&self, tables: impl Iterator<Item = &'a BlockTable>) -> Result<(), String> {
+        let mut held = 0;
+        for table in tables {
+            held += table.blocks.len() as u64;
+            let wanted = table.tokens.div_ceil(self.block_tokens) as usize;
+            if table.blocks.len() != wanted {
+                return Err(format!("{} tokens lie in {} blocks", table.tokens, table.blocks.len()));
+            }
+        }
+        self.pool.check(held)?;
+        let mut hashed = 0;
+        for (block, hash) in self.pool.hashes() {
+            hashed += 1;
+            if self.index.get(hash) != Some(block) {
+                return Err(format!("the index does not point to {block:?}"));
+            }
+        }
+        if hashed != self.index.len() {
+            return Err(format!("{hashed} blocks have a hash, {} are in the index", self.index.len()));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn table(contents: &[u64]) -> BlockTable {
+        let mut table = BlockTable::default();
+        for content in contents {
+            table.push_content(*content);
+        }
+        table
+    }
+
+    #[test]
+    fn a_prefix_is_found_but_for_its_last_token() {
+        let mut cache = KvCache::new(8, 4, true);
+        let mut first = table(&[1, 2]);
+        assert_eq!(cache.admit(&mut first, 8), Some(Admission { hit_tokens: 0, evictions: 0 }));
+        cache.publish(&mut first, 8);
+        let mut same = table(&[1, 2]);
+        assert_eq!(cache.admit(&mut same, 8).unwrap().hit_tokens, 4, "the last token has to be computed");
+        let mut longer = table(&[1, 2]);
+        assert_eq!(cache.admit(&mut longer, 9).unwrap().hit_tokens, 8);
+        assert_eq!(cache.pool().used(), 4);
+        assert_eq!(cache.pool().resident_tokens(), 8 + 4 + 1, "a shared block counts once");
+        cache.check([&first, &same, &longer].into_iter()).unwrap();
+    }
+
+    #[test]
+    fn another_first_block_hides_an_equal_second_one() {
+        let mut cache = KvCache::new(8, 4, true);
+        let mut first = table(&[1, 2]);
+        cache.admit(&mut first, 8).unwrap();
+        cache.publish(&mut first, 8);
+        assert_eq!(cache.admit(&mut table(&[3, 2]), 12).unwrap().hit_tokens, 0);
+    }
+
+    #[test]
+    fn an_eviction_is_the_reuse_of_a_block_that_could_be_found() {
+        let mut cache = KvCache::new(2, 4, true);
+        let mut first = table(&[1]);
+        cache.admit(&mut first, 5).unwrap();
+        cache.publish(&mut first, 5);
+        cache.release(&mut first);
+        let mut second = table(&[2]);
+        assert_eq!(cache.admit(&mut second, 4).unwrap().evictions, 0, "the partial block comes first");
+        assert_eq!(cache.append(&mut second), Some(1));
+        assert_eq!(cache.admit(&mut first, 5), None);
+        cache.check([&first, &second].into_iter()).unwrap();
+    }
+
+    #[test]
+    fn blocks_of_a_prefix_that_are_free_are_not_counted_as_room() {
+        let mut cache = KvCache::new(2, 4, true);
+        let mut first = table(&[1]);
+        cache.admit(&mut first, 4).unwrap();
+        cache.publish(&mut first, 4);
+        cache.release(&mut first);
+        let mut long = table(&[1]);
+        assert_eq!(cache.admit(&mut long, 12), None);
+        assert_eq!(cache.admit(&mut long, 8).unwrap(), Admission { hit_tokens: 4, evictions: 0 });
+    }
+
+    proptest! {
+        #[test]
+        fn the_rules_hold_after_any_operations(
+            blocks in 1_u32..12,
+            block_tokens in 1_u32..5,
+            reuse: bool,
+            operations in prop::collection::vec((0_usize..4, 0_u8..4, 1_u32..20, 0_u64..3), 1..120),
+        ) {
+            let mut cache = KvCache::new(blocks, block_tokens, reuse);
+            let mut tables: Vec<BlockTable> = vec![BlockTable::default(); 4];
+            for (at, operation, tokens, content) in operations {
+                let table = &mut tables[at];
+                match operation {
+                    0 if table.blocks().is_empty() => {
+                        while table.known_blocks() < (tokens / block_tokens) as usize {
+                            table.push_content(content);
+                        }
+                        let admitted = cache.admit(table, tokens);
+                        prop_assert_eq!(admitted.is_some(), table.tokens() == tokens);
+                    }
+                    1 if !table.blocks().is_empty() => {
+                        let before = table.tokens();
+                        let appended = cache.append(table);
+                        prop_assert_eq!(appended.is_some(), table.tokens() == before + 1);
+                        if table.tokens().is_multiple_of(block_tokens)
+                            && table.known_blocks() < (table.tokens() / block_tokens) as usize
+                        {
+                            table.push_content(content);
+                        }
+                    }
+                    2 => {
+                        let computed = table.tokens();
+                        cache.publish(table, computed);
+                    }
+                    3 => cache.release(table),
+                    _ => {}
+                }
+                prop_assert_eq!(cache.check(tables.iter()), Ok(()));
+            }
+            for table in &mut tables {
+                cache.release(table);
+            }
+            prop_assert_eq!(cache.pool().used(), 0);
+            prop_assert_eq!(cache.pool().resident_tokens(), 0);
+            prop_assert_eq!(cache.check(tables.iter()), Ok(()));
+        }
+    }
+}

@@ -55,11 +55,8 @@ fn module_of(relative: &Path) -> String {
 
 /// Every module that a text names as `crate::x` (or `crate::x::config`).
 fn imports(text: &str) -> BTreeSet<String> {
-    let code: String = text
-        .lines()
-        .filter(|line| !line.trim_start().starts_with("//"))
-        .collect::<Vec<_>>()
-        .join("\n");
+    let code: String =
+        text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
     let mut found = BTreeSet::new();
     for (at, _) in code.match_indices("crate::") {
         if code[..at].ends_with('$') {
@@ -67,10 +64,15 @@ fn imports(text: &str) -> BTreeSet<String> {
         }
         let rest = &code[at + "crate::".len()..];
         assert!(!rest.starts_with('{'), "write one `use crate::module` per line, so that arrows can be read");
-        let path: String = rest.chars().take_while(|c| c.is_alphanumeric() || matches!(c, '_' | ':')).collect();
+        let path: String =
+            rest.chars().take_while(|c| c.is_alphanumeric() || matches!(c, '_' | ':')).collect();
         let mut parts = path.split("::");
         let first = parts.next().unwrap_or_default().to_owned();
-        if parts.next() == Some("config") { found.insert(format!("{first}::config")) } else { found.insert(first) };
+        if parts.next() == Some("config") {
+            found.insert(format!("{first}::config"))
+        } else {
+            found.insert(first)
+        };
     }
     found
 }

@@ -188,7 +188,8 @@ fn shipped_scenarios_reach_the_verdicts_written_beside_their_gates() {
 fn the_predecessors_command_lines_work() {
     let dir = tempfile::tempdir().unwrap();
     for (workload, files) in [("year1", 3), ("short", 1), ("long", 1), ("stress", 1)] {
-        let said = run(dir.path(), ["run", "--workload", workload, "--backend", "mock", "-o", workload, "-v"]);
+        let said =
+            run(dir.path(), ["run", "--workload", workload, "--backend", "mock", "-o", workload, "-v"]);
         assert_eq!(said.code, Some(0), "{}", said.err);
         let metrics = fs::read_dir(dir.path().join(workload))
             .unwrap()

@@ -35,7 +35,8 @@ fn start(dir: &Path, args: &[&str]) -> Child {
 }
 
 fn signal(child: &Child, name: &str) {
-    let status = std::process::Command::new("kill").arg(format!("-{name}")).arg(child.id().to_string()).status();
+    let status =
+        std::process::Command::new("kill").arg(format!("-{name}")).arg(child.id().to_string()).status();
     assert!(status.unwrap().success());
 }
 

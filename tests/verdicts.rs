@@ -47,7 +47,9 @@ fn three_named_failures_of_ten_are_thirty_percent_and_fail_the_gate() {
 #[test]
 fn a_workload_without_one_success_could_not_be_run() {
     let dir = tempfile::tempdir().unwrap();
-    for action in ["{ kind: timeout }", "{ kind: http_status, code: 503 }", "{ kind: disconnect, after_tokens: 3 }"] {
+    for action in
+        ["{ kind: timeout }", "{ kind: http_status, code: 503 }", "{ kind: disconnect, after_tokens: 3 }"]
+    {
         let faults = format!("{{ match: {{ every: 1 }}, action: {action} }}");
         let said = apply(dir.path(), &ten_requests(&faults, ""), &["--force"]);
         assert_eq!(said.code, Some(3), "{action}: {}", said.err);
@@ -60,8 +62,11 @@ fn a_workload_without_one_success_could_not_be_run() {
 #[test]
 fn the_error_rate_of_drawn_faults_is_what_the_fault_log_says() {
     let dir = tempfile::tempdir().unwrap();
-    let scenario = ten_requests("{ match: { rate: 20% }, action: { kind: http_status, code: 429 } }", "error_rate <= 100%")
-        .replace("requests: 10", "requests: 500");
+    let scenario = ten_requests(
+        "{ match: { rate: 20% }, action: { kind: http_status, code: 429 } }",
+        "error_rate <= 100%",
+    )
+    .replace("requests: 10", "requests: 500");
     let said = apply(dir.path(), &scenario, &[]);
     assert_eq!(said.code, Some(0), "{}", said.err);
     let run = json(dir.path().join("benchmark_results/run.json"));
@@ -161,7 +166,8 @@ fn a_plan_file_replays_the_run_it_was_made_from() {
     let replayed = run(dir.path(), ["apply", "--plan", "plan.jsonl", "-o", "replayed"]);
     assert_eq!((direct.code, replayed.code), (Some(0), Some(0)), "{}\n{}", direct.err, replayed.err);
     for name in ["requests.jsonl", "sweep.csv", "benchmark_summary.json"] {
-        let [a, b] = ["direct", "replayed"].map(|d| fs::read_to_string(dir.path().join(d).join(name)).unwrap());
+        let [a, b] =
+            ["direct", "replayed"].map(|d| fs::read_to_string(dir.path().join(d).join(name)).unwrap());
         assert_eq!(a, b, "{name}");
     }
 }

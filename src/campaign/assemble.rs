@@ -2,14 +2,15 @@
 
 use indexmap::IndexMap;
 
-use super::conduct::{Campaign, Settings};
 use super::cell::Cell;
+use super::conduct::{Campaign, Settings};
 use super::evidence::{Measured, Part};
 use super::prepare::{Chosen, Prepared};
 use crate::backend::config::Clock;
 use crate::gate::{Facts, Judgement, Place, Scope, ScopedRule, exit, judge, outcome};
 use crate::measure::{
-    CellInput, Metrics, Samples, Validity, curves, errors, host, metrics, own_memory, rounded, timeline, validity,
+    CellInput, Metrics, Samples, Validity, curves, errors, host, metrics, own_memory, rounded, timeline,
+    validity,
 };
 use crate::plan::{WorkloadPlan, table};
 use crate::report::{BackendReport, CellReport, Environment, FaultEntry, RunReport, RunVerdict, Segment};
@@ -42,7 +43,11 @@ struct Group<'a> {
 }
 
 /// Judges what was measured and makes the report.
-pub fn assemble(campaign: Campaign<'_>, settings: &Settings<'_>, complete: bool) -> (Vec<CellRecords>, RunReport) {
+pub fn assemble(
+    campaign: Campaign<'_>,
+    settings: &Settings<'_>,
+    complete: bool,
+) -> (Vec<CellRecords>, RunReport) {
     let prepared = campaign.prepared;
     let groups = group(prepared, &campaign.cells);
     let judgements = judge_all(prepared, &groups);
@@ -58,7 +63,8 @@ pub fn assemble(campaign: Campaign<'_>, settings: &Settings<'_>, complete: bool)
     report.content_digest = Some(prepared.plan.content_digest.clone());
     report.backends = prepared.backends.iter().map(backend_report).collect();
     let rows = table(&prepared.plan);
-    report.cells = groups.iter().map(|group| cell_report(prepared, group, &rows[group.workload].load)).collect();
+    report.cells =
+        groups.iter().map(|group| cell_report(prepared, group, &rows[group.workload].load)).collect();
     let facts = Facts {
         judgements: &judgements,
         inconclusive: prepared.scenario.gates.inconclusive,
@@ -69,13 +75,19 @@ pub fn assemble(campaign: Campaign<'_>, settings: &Settings<'_>, complete: bool)
     };
     let outcome = outcome(&facts);
     report.judgements = judgements;
-    report.segments = campaign.segments.iter().map(|segment| Segment {
-        start_time: rounded(segment.start_time),
-        requests: segment.requests,
-        ended_by: segment.ended_by.clone(),
-    }).collect();
+    report.segments = campaign
+        .segments
+        .iter()
+        .map(|segment| Segment {
+            start_time: rounded(segment.start_time),
+            requests: segment.requests,
+            ended_by: segment.ended_by.clone(),
+        })
+        .collect();
     if report.segments.len() > 1 {
-        report.warnings.push("the run was resumed: the backend's cache was cold again at the start of each segment".into());
+        report.warnings.push(
+            "the run was resumed: the backend's cache was cold again at the start of each segment".into(),
+        );
     }
     report.conclude(verdict_of(outcome.code), outcome.code);
     drop(groups);
@@ -216,10 +228,12 @@ fn judge_all(prepared: &Prepared, groups: &[Group<'_>]) -> Vec<Judgement> {
     let mut judgements = Vec::new();
     for rule in &prepared.gates.rules {
         for name in &rule.backends {
-            let Some(backend) = prepared.backends.iter().position(|chosen| chosen.name == *name) else { continue };
-            let own = groups.iter().filter(|group| {
-                group.backend == backend && rule.scope.names().contains(&group.plan.name)
-            });
+            let Some(backend) = prepared.backends.iter().position(|chosen| chosen.name == *name) else {
+                continue;
+            };
+            let own = groups
+                .iter()
+                .filter(|group| group.backend == backend && rule.scope.names().contains(&group.plan.name));
             match &rule.scope {
                 Scope::Each(_) => {
                     judgements.extend(own.map(|group| judged(prepared, rule, &group.plan.name, &[group])));

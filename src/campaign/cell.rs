@@ -78,8 +78,11 @@ pub fn joined(earlier: Ns, last: Played) -> Played {
         .iter()
         .filter(|metric| own.iter().any(|start| metric.name.starts_with(start)))
         .map(|metric| (metric.name, reason.to_owned()));
-    let stats =
-        EngineStats { unavailable: unavailable.collect(), faults: last.stats.faults.clone(), ..EngineStats::default() };
+    let stats = EngineStats {
+        unavailable: unavailable.collect(),
+        faults: last.stats.faults.clone(),
+        ..EngineStats::default()
+    };
     let length = last.measure_end.saturating_sub(last.measure_start);
     Played { measure_start: 0, measure_end: earlier.saturating_add(length), stats, ..last }
 }

@@ -132,7 +132,11 @@ pub fn conduct(
         campaign.resources = Resources::start();
     }
     campaign.segments = std::mem::take(&mut earlier.segments);
-    campaign.segments.push(journal::Segment { start_time: start_of_segment(prepared, &campaign), requests: 0, ended_by: None });
+    campaign.segments.push(journal::Segment {
+        start_time: start_of_segment(prepared, &campaign),
+        requests: 0,
+        ended_by: None,
+    });
     let mut problem = play_all(&mut campaign, &mut earlier, settings, progress).err();
     let complete = campaign.signal.is_none() && problem.is_none();
     let (records, report) = assemble::assemble(campaign, settings, complete);
@@ -176,7 +180,11 @@ fn open_journal(prepared: &Prepared, settings: &Settings<'_>) -> Result<EarlierR
             let (theirs, ours) = (read.header.schedule_digest, header.schedule_digest);
             return Err(CampaignError::OtherPlan { path, theirs, ours });
         }
-        info!("resuming: {} cells in the journal, {} bytes of a torn record dropped", read.cells.len(), read.torn_bytes);
+        info!(
+            "resuming: {} cells in the journal, {} bytes of a torn record dropped",
+            read.cells.len(),
+            read.torn_bytes
+        );
         return Ok(EarlierRun { journal: Some(journal), cells: read.cells, segments: read.segments });
     }
     folder.make_room(settings.force || settings.resume)?;
@@ -212,10 +220,15 @@ fn play_all(
                 let cell = player.play(done, virtual_start)?;
                 let interrupted = matches!(cell.played.ending, Ending::Interrupted(_));
                 campaign.cells.push(cell);
-                if interrupted || settings.stop.requested().is_some() {
-                    campaign.signal = settings.stop.requested();
+                if let Some(signal) =
+                    settings.stop.requested().filter(|_| interrupted || !is_last(prepared, key))
+                {
+                    campaign.signal = Some(signal);
                     if let Some(segment) = campaign.segments.last_mut() {
-                        segment.ended_by = campaign.signal.map(|signal| format!("signal {signal}"));
+                        segment.ended_by = Some(format!("signal {signal}"));
+                    }
+                    if let Some(journal) = &mut earlier.journal {
+                        journal.write(&Entry::Stopped { signal })?;
                     }
                     return Ok(());
                 }
@@ -225,8 +238,22 @@ fn play_all(
     Ok(())
 }
 
+/// Whether nothing is played after this cell.
+fn is_last(prepared: &Prepared, key: CellKey) -> bool {
+    let workloads = &prepared.plan.workloads;
+    key.workload as usize + 1 == workloads.len()
+        && key.backend as usize + 1 == prepared.backends.len()
+        && workloads.last().is_some_and(|plan| key.repeat + 1 == plan.repeats)
+}
+
 /// A cell that an earlier segment finished.
-fn restored(key: CellKey, plan: &WorkloadPlan, done: &journal::CellEntries, played: Played, start_time: f64) -> Cell {
+fn restored(
+    key: CellKey,
+    plan: &WorkloadPlan,
+    done: &journal::CellEntries,
+    played: Played,
+    start_time: f64,
+) -> Cell {
     let mut samples = Samples::new(plan.load.basis());
     for (record, gaps) in &done.records {
         samples.push(record.clone(), gaps);
@@ -246,7 +273,7 @@ struct Player<'a, 'p> {
     progress: &'a mut dyn Progress,
 }
 
-impl Player<'_, '_> {
+impl<'p> Player<'_, 'p> {
     fn play(&mut self, done: journal::CellEntries, virtual_start: f64) -> Result<Cell, CampaignError> {
         let clock = self.chosen.clock();
         let start = self.start(clock);
@@ -272,7 +299,8 @@ impl Player<'_, '_> {
         let mut engine = Mock::open(config, &self.plan.family, seed, &dir).map_err(|error| {
             CampaignError::Backend { backend: self.chosen.name.clone(), message: error.to_string() }
         })?;
-        let mut recorder = Recorder { samples, journal: self.journal, failed: None, progress: self.progress, count: 0 };
+        let mut recorder =
+            Recorder { samples, journal: self.journal, failed: None, progress: self.progress, count: 0 };
         let recipes = self.plan.stream(self.key.repeat);
         let played =
             play(self.plan, recipes, &finished, &mut engine, clock, self.settings.stop, &mut recorder)?;
@@ -286,7 +314,8 @@ impl Player<'_, '_> {
             Some(earlier) => joined(earlier, played),
             None => played,
         };
-        if let (Some(journal), Ending::Complete | Ending::TimedOut) = (self.journal.as_mut(), &played.ending) {
+        if let (Some(journal), Ending::Complete | Ending::TimedOut) = (self.journal.as_mut(), &played.ending)
+        {
             journal.write(&Entry::CellEnd { key: self.key, played: Box::new(played.clone()) })?;
         }
         let start_time = done.start_time.unwrap_or(t0);
@@ -301,8 +330,8 @@ impl Player<'_, '_> {
         }
     }
 
-    fn start(&self, clock: Clock) -> CellStart<'a> {
-        let prepared = self.prepared;
+    fn start(&self, clock: Clock) -> CellStart<'p> {
+        let prepared = self.campaign.prepared;
         let expected = self.plan.expected();
         CellStart {
             workload: &self.plan.name,

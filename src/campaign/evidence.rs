@@ -2,13 +2,12 @@
 
 use serde_json::Value;
 
-use crate::gate::{Event, Evidence};
+use crate::gate::{self, Event, Evidence};
 use crate::measure::{Metrics, Samples, meets, value_of};
 use crate::metric::{Kind, Metric};
 use crate::plan::config::Tags;
 use crate::record::{Outcome, Record};
 use crate::rule::{Condition, On, counts_requests};
-use crate::stats::Run;
 use crate::units::ms;
 
 /// One workload on one backend, its repeats pooled.
@@ -80,21 +79,23 @@ impl Evidence for Measured<'_> {
         self.deterministic
     }
 
-    fn samples(&self, metric: &'static Metric, filter: &[Condition]) -> Result<Vec<Run>, String> {
+    fn samples(&self, metric: &'static Metric, filter: &[Condition]) -> Result<gate::Samples, String> {
         let narrowed = filter.iter().any(|condition| matches!(condition.on, On::Metric(..)));
         if metric.name == "tbt" {
             if narrowed {
-                return Err("gaps between tokens are pooled over requests, which `where` can not take apart".into());
+                return Err(
+                    "gaps between tokens are pooled over requests, which `where` can not take apart".into()
+                );
             }
             let pools = self.parts.iter().flat_map(|part| part.samples.gaps().sorted());
-            return Ok(pools.map(|(gap, count)| (ms(gap), count)).collect());
+            return Ok(gate::Samples::Unordered(pools.map(|(gap, count)| (ms(gap), count)).collect()));
         }
         let values = self.parts.iter().flat_map(|part| {
             part.counted(filter)
                 .filter_map(|record| Some((value_of(record, metric, part.samples.basis())?, 1)))
                 .collect::<Vec<_>>()
         });
-        Ok(values.collect())
+        Ok(gate::Samples::InOrder(values.collect()))
     }
 
     fn events(&self, event: &Event<'_>, filter: &[Condition]) -> Result<Vec<bool>, String> {

@@ -105,7 +105,8 @@ impl Folder {
         let listed = run.as_ref().and_then(|run| run["files"].as_array().cloned()).unwrap_or_default();
         let mut names: Vec<PathBuf> = listed.iter().filter_map(Value::as_str).map(PathBuf::from).collect();
         names.extend([RUN_FILE.into(), JOURNAL_FILE.into()]);
-        let start = run.as_ref().and_then(|run| run["environment"]["started_at"].as_str()).unwrap_or("killed");
+        let start =
+            run.as_ref().and_then(|run| run["environment"]["started_at"].as_str()).unwrap_or("killed");
         let slug: String =
             start.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' }).collect();
         let history = self.dir.join(HISTORY);

@@ -9,8 +9,8 @@ use super::prepare::Prepared;
 use crate::gate::{Facts, Judgement, outcome};
 use crate::record::Record;
 use crate::report::{
-    Format, OutputFile, RequestLog, RunReport, benchmark_summary, metrics_files, render_format, requests_jsonl,
-    run_json, slug, sweep_csv,
+    OutputFile, RequestLog, RunReport, benchmark_summary, metrics_files, render, render_standard,
+    requests_jsonl, run_json, slug, sweep_csv,
 };
 
 /// At most so many requests are written out one by one.
@@ -36,20 +36,12 @@ pub fn write(
         keep(folder.write(&name, &bytes).map_err(Into::into));
         written.push(name);
     }
-    let standard = [
-        ("REPORT.md", Format::Markdown),
-        ("report.html", Format::Html),
-        ("junit.xml", Format::Junit),
-    ];
-    for (name, format) in standard {
-        let name = PathBuf::from(name);
-        keep(render_format(report, format).map_err(Into::into).and_then(|text| {
-            folder.write(&name, text.as_bytes()).map_err(Into::into)
-        }));
-        written.push(name);
-    }
-    for (name, text) in prepared.templates.render(report) {
-        keep(text.map_err(Into::into).and_then(|text| folder.write(&name, text.as_bytes()).map_err(Into::into)));
+    let standard = [("REPORT.md", "report.md"), ("report.html", "report.html"), ("junit.xml", "junit.xml")];
+    let standard = standard.map(|(out, template)| (PathBuf::from(out), render_standard(report, template)));
+    let own = prepared.reports.iter().map(|(out, template)| (out.clone(), render(report, template)));
+    for (name, text) in standard.into_iter().chain(own) {
+        let text = text.map_err(CampaignError::from);
+        keep(text.and_then(|text| folder.write(&name, text.as_bytes()).map_err(Into::into)));
         written.push(name);
     }
     for file in sweep_csv(&report.sweeps).into_iter().chain([request_log(prepared, cells)]) {
@@ -91,7 +83,9 @@ fn contract_files(prepared: &Prepared, report: &RunReport) -> Vec<(PathBuf, Vec<
 fn request_log(prepared: &Prepared, cells: &[CellRecords]) -> OutputFile {
     let records: Vec<Vec<Record>> =
         cells.iter().map(|cell| cell.samples.by_due().into_iter().cloned().collect()).collect();
-    let basis = |name: &str| prepared.plan.workloads.iter().find(|plan| plan.name == name).map(|plan| plan.load.basis());
+    let basis = |name: &str| {
+        prepared.plan.workloads.iter().find(|plan| plan.name == name).map(|plan| plan.load.basis())
+    };
     let logs: Vec<RequestLog<'_>> = cells
         .iter()
         .zip(&records)

@@ -4,15 +4,17 @@ use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
 
+use super::folder::is_inside;
 use super::shipped::{SHIPPED, Shipped};
 use crate::backend::config::{Backend, Clock};
 use crate::gate::{Checked, Finding, Planned, PlannedBackend, PlannedWorkload, Site, check};
 use crate::plan::config::{Load, Requests};
-use crate::plan::{Plan, PlanError, plan};
-use crate::report::Templates;
+use crate::plan::{Plan, PlanError, plan, table};
+use crate::report::{Template, find};
 use crate::scenario::{
     Diagnostic, Failed, Format, Loaded, Options, Scenario, Sources, load, load_text, nearest, read_file,
 };
+use crate::tokenizer;
 
 /// What the command line changes in a scenario.
 #[derive(Debug, Clone, Default)]
@@ -71,8 +73,8 @@ pub struct Prepared {
     pub plan: Plan,
     /// The parsed rules and SLOs.
     pub gates: Checked,
-    /// The reports' templates, read and compiled.
-    pub templates: Templates,
+    /// The scenario's own reports: where each goes, and its template.
+    pub reports: Vec<(PathBuf, Template)>,
     /// Where texts stand; absent for a run of a plan file.
     pub loaded: Option<Loaded>,
 }
@@ -84,6 +86,18 @@ pub enum Rejected {
     Invalid(Box<Failed>),
     /// Something else is, in one message.
     Message(String),
+}
+
+impl Prepared {
+    /// Whether every backend runs on the virtual clock.
+    pub fn is_virtual(&self) -> bool {
+        self.backends.iter().all(|chosen| chosen.clock() == Clock::Virtual)
+    }
+
+    /// The folder that the scenario's relative paths start from.
+    pub fn dir(&self) -> PathBuf {
+        self.loaded.as_ref().map(|loaded| loaded.dir.clone()).unwrap_or_default()
+    }
 }
 
 impl Rejected {
@@ -133,22 +147,43 @@ pub fn prepare(path: &Path, changes: &Changes) -> Result<Prepared, Rejected> {
     if changes.smoke {
         make_smoke(&mut loaded.scenario);
     }
-    let plan = plan(&loaded.scenario, &loaded.families, &loaded.dir)
-        .map_err(|errors| Rejected::at(&loaded, errors.iter().map(|error| located(&loaded, error)).collect()))?;
+    let families = loaded
+        .families
+        .iter()
+        .map(|(full, family)| (full.clone(), (family.name.clone(), family.point.clone())));
+    let plan =
+        plan(&loaded.scenario, &families.collect(), &loaded.dir, &tokenizer::Mock).map_err(|errors| {
+            Rejected::at(&loaded, errors.iter().map(|error| located(&loaded, error)).collect())
+        })?;
     let mut gates = check(&loaded.scenario, &planned(&plan, &backends))
         .map_err(|findings| Rejected::at(&loaded, findings.iter().map(|f| found(&loaded, f)).collect()))?;
     if changes.smoke {
         gates.rules.clear();
     }
-    let templates = Templates::open(&loaded.scenario.reports, &loaded.dir)
-        .map_err(|error| Rejected::Message(error.to_string()))?;
-    Ok(Prepared { name, scenario: loaded.scenario.clone(), backends, plan, gates, templates, loaded: Some(loaded) })
+    let reports = reports(&loaded.scenario, &loaded.dir).map_err(|errors| {
+        let at = |(index, message): (usize, String)| {
+            Diagnostic::error(loaded.span_of(&format!("/reports/{index}")), message)
+        };
+        Rejected::at(&loaded, errors.into_iter().map(at).collect())
+    })?;
+    Ok(Prepared {
+        name,
+        scenario: loaded.scenario.clone(),
+        backends,
+        plan,
+        gates,
+        reports,
+        loaded: Some(loaded),
+    })
 }
 
 /// Prepares the run of a plan file. Its scenario says the backends and the gates; the recipes are those of the file.
 pub fn prepare_plan(path: &Path, changes: &Changes) -> Result<Prepared, Rejected> {
     let message = |error: &dyn std::fmt::Display| Rejected::Message(error.to_string());
-    let (header, plan) = crate::plan::read(path).map_err(|error| message(&error))?;
+    let at = |error: &dyn std::fmt::Display| message(&format!("{}: {error}", path.display()));
+    let file = std::fs::File::open(path).map_err(|error| at(&error))?;
+    let (header, plan) =
+        crate::plan::read(std::io::BufReader::new(file), &tokenizer::Mock).map_err(|error| at(&error))?;
     let scenario: Scenario = serde_json::from_value(header.scenario)
         .map_err(|error| message(&format!("{}: the scenario in its first line: {error}", path.display())))?;
     let backends = choose(&scenario, changes)?;
@@ -156,10 +191,31 @@ pub fn prepare_plan(path: &Path, changes: &Changes) -> Result<Prepared, Rejected
         let lines: Vec<String> = findings.iter().map(|finding| finding.message.clone()).collect();
         message(&format!("{}: {}", path.display(), lines.join("; ")))
     })?;
-    let templates = Templates::open(&scenario.reports, path.parent().unwrap_or(Path::new("")))
-        .map_err(|error| message(&error))?;
+    let reports = reports(&scenario, path.parent().unwrap_or(Path::new(""))).map_err(|errors| {
+        message(&errors.into_iter().map(|(_, error)| error).collect::<Vec<_>>().join("; "))
+    })?;
     let name = scenario.name.clone().unwrap_or_else(|| stem(path));
-    Ok(Prepared { name, scenario, backends, plan, gates, templates, loaded: None })
+    Ok(Prepared { name, scenario, backends, plan, gates, reports, loaded: None })
+}
+
+/// The templates of the scenario's own reports, found and compiled before anything runs.
+fn reports(scenario: &Scenario, dir: &Path) -> Result<Vec<(PathBuf, Template)>, Vec<(usize, String)>> {
+    let mut found = Vec::new();
+    let mut errors = Vec::new();
+    for (index, report) in scenario.reports.iter().enumerate() {
+        if !is_inside(&report.out) {
+            let out = report.out.display();
+            errors.push((
+                index,
+                format!("`{out}` is not inside the results folder; name a relative path without `..`"),
+            ));
+        }
+        match find(&report.template, dir).and_then(|template| template.check().map(|()| template)) {
+            Ok(template) => found.push((report.out.clone(), template)),
+            Err(error) => errors.push((index, error.to_string())),
+        }
+    }
+    if errors.is_empty() { Ok(found) } else { Err(errors) }
 }
 
 fn stem(path: &Path) -> String {
@@ -195,8 +251,14 @@ fn choose(scenario: &Scenario, changes: &Changes) -> Result<Vec<Chosen>, Rejecte
 
 fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.collect();
-    let meant = nearest(name, known.iter().copied()).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
-    format!("no {what} `{name}` in the scenario{meant} (there {} {})", if known.len() == 1 { "is" } else { "are" }, known.join(", "))
+    let meant = nearest(name, known.iter().copied())
+        .map(|near| format!("; did you mean `{near}`?"))
+        .unwrap_or_default();
+    format!(
+        "no {what} `{name}` in the scenario{meant} (there {} {})",
+        if known.len() == 1 { "is" } else { "are" },
+        known.join(", ")
+    )
 }
 
 /// Leaves only the workloads of these names; a family's name stands for all its points.
@@ -205,10 +267,13 @@ fn keep_only(loaded: &mut Loaded, only: &[String]) -> Result<(), Rejected> {
         return Ok(());
     }
     let families = loaded.families.clone();
-    let is_named = |workload: &str, name: &str| workload == name || families.get(workload).is_some_and(|f| f.name == name);
+    let is_named = |workload: &str, name: &str| {
+        workload == name || families.get(workload).is_some_and(|f| f.name == name)
+    };
     for name in only {
         if !families.keys().any(|workload| is_named(workload, name)) {
-            let mut known: Vec<&str> = families.iter().flat_map(|(full, f)| [f.name.as_str(), full.as_str()]).collect();
+            let mut known: Vec<&str> =
+                families.iter().flat_map(|(full, f)| [f.name.as_str(), full.as_str()]).collect();
             known.dedup();
             return Err(Rejected::Message(unknown("workload", name, known.into_iter())));
         }
@@ -236,19 +301,20 @@ fn make_smoke(scenario: &mut Scenario) {
 
 /// What the gates need to know of the plan.
 fn planned(plan: &Plan, backends: &[Chosen]) -> Planned {
-    let workloads = plan.workloads.iter().map(|workload| {
-        let expected = workload.expected();
+    let workloads = plan.workloads.iter().zip(table(plan)).map(|(workload, row)| {
         let repeats = u64::from(workload.repeats);
+        let requests = row.expected.measured.map(|n| n * repeats);
         PlannedWorkload {
             name: workload.name.clone(),
-            tags: workload.tags.clone().into_iter().collect::<IndexMap<_, _>>(),
-            requests: expected.requests.map(|n| n * repeats),
-            gaps: expected.gaps.map(|n| n * repeats),
+            tags: workload.tags.clone(),
+            requests,
+            gaps: requests.map(|n| (n as f64 * (row.output_tokens.mean - 1.0).max(0.0)) as u64),
         }
     });
-    let backends = backends
-        .iter()
-        .map(|chosen| PlannedBackend { name: chosen.name.clone(), deterministic: chosen.clock() == Clock::Virtual });
+    let backends = backends.iter().map(|chosen| PlannedBackend {
+        name: chosen.name.clone(),
+        deterministic: chosen.clock() == Clock::Virtual,
+    });
     Planned { workloads: workloads.collect(), backends: backends.collect() }
 }
 
@@ -260,7 +326,7 @@ fn located(loaded: &Loaded, error: &PlanError) -> Diagnostic {
         pointer.push_str(&escape(step));
     }
     let mut diagnostic = Diagnostic::error(loaded.span_of(&pointer), error.message.clone());
-    diagnostic.help.extend(error.help.clone());
+    diagnostic.help.push(error.help.clone());
     diagnostic
 }
 
@@ -274,17 +340,12 @@ fn found(loaded: &Loaded, finding: &Finding) -> Diagnostic {
         }
     };
     let mut diagnostic = Diagnostic::error(span, finding.message.clone());
-    diagnostic.help.extend(finding.help.clone());
+    diagnostic.help.push(finding.help.clone());
     diagnostic
 }
 
 fn escape(step: &str) -> String {
     step.replace('~', "~0").replace('/', "~1")
-}
-
-/// The texts behind a preparation, for rendering what is said about them.
-pub fn sources(prepared: &Prepared) -> Option<&Sources> {
-    prepared.loaded.as_ref().map(|loaded| &loaded.sources)
 }
 
 /// Folders that do not clash for several scenarios of one command: by name, numbered where two are equal.

@@ -12,7 +12,8 @@ use crate::campaign::{
 use crate::gate::{Verdict, exit, explain};
 use crate::report::{self, RunReport};
 use crate::run::Stop;
-use crate::scenario::{Diagnostic, render};
+use crate::scenario::render::{Render, render};
+use crate::scenario::{Diagnostic, Severity, Sources};
 
 /// `run`: `apply`, with the contract's old names for its workloads.
 pub fn run(args: &RunArgs) -> Result<u8, CliError> {
@@ -80,10 +81,10 @@ fn warn(prepared: &[Prepared], quiet: bool) {
     if quiet {
         return;
     }
-    let format = render::Format::Text { colour: terminal::error_colour() };
+    let format = Render::Text { color: terminal::error_colour() };
     for loaded in prepared.iter().filter_map(|one| one.loaded.as_ref()) {
         if !loaded.warnings.is_empty() {
-            terminal::say(render::render(&loaded.sources, &loaded.warnings, format).trim_end());
+            terminal::say(render(&loaded.sources, &loaded.warnings, format).trim_end());
         }
     }
 }
@@ -98,19 +99,21 @@ fn play(prepared: &Prepared, dir: PathBuf, results: &Results, stop: &Stop) -> Re
         force: results.force,
         strict: results.strict,
         stop,
+        command: &std::env::args().collect::<Vec<_>>().join(" "),
     };
-    let finished = conduct(prepared, &settings, &mut shown)?;
-    let run = &finished.report;
-    let summary = report::render_format(run, report::Format::Table).map_err(|e| CliError::Input(e.to_string()))?;
+    let conducted = conduct(prepared, &settings, &mut shown)?;
+    let run = &conducted.report;
+    let summary = report::render_standard(run, "summary.txt").map_err(|e| CliError::Input(e.to_string()))?;
     terminal::print(&painted(&summary))?;
     if !results.voice.quiet {
         terminal::say(&format!("results in {}", dir.display()));
     }
-    show_failures(prepared, run);
-    for_github(run)?;
-    match finished.problem {
+    let failures = failures(prepared, run);
+    show_failures(prepared, &failures);
+    for_github(prepared, run, &failures)?;
+    match conducted.problem {
         Some(problem) => Err(problem.into()),
-        None => Ok(run.exit_code),
+        None => Ok(run.exit_code.unwrap_or(exit::BUG)),
     }
 }
 
@@ -120,53 +123,80 @@ fn painted(text: &str) -> String {
         return text.to_owned();
     }
     let mut painted = text.to_owned();
-    for (word, colour) in [("PASS", 32), ("FAIL", 31), ("INVALID", 31), ("ERROR", 31), ("NO_DATA", 31), ("INCONCLUSIVE", 33)] {
+    for (word, colour) in
+        [("PASS", 32), ("FAIL", 31), ("INVALID", 31), ("ERROR", 31), ("NO_DATA", 31), ("INCONCLUSIVE", 33)]
+    {
         painted = painted.replace(word, &format!("\u{1b}[1;{colour}m{word}\u{1b}[0m"));
     }
     painted
 }
 
-/// Each failed gate at its own line in the scenario, with what was measured under the caret.
-fn show_failures(prepared: &Prepared, run: &RunReport) {
-    let Some(loaded) = &prepared.loaded else { return };
-    let mut diagnostics = Vec::new();
-    for judgement in run.gates.iter().filter(|judgement| judgement.verdict != Verdict::Pass) {
-        let scoped = prepared.gates.rules.iter().find(|rule| rule.text == judgement.rule);
-        let span = scoped
-            .and_then(|rule| rule.index)
-            .and_then(|index| loaded.rule_span(index, 0..judgement.rule.len()));
-        let word = match judgement.verdict {
-            Verdict::Fail => "gate failed",
-            Verdict::NoData => "gate without data",
-            Verdict::Inconclusive => "gate inconclusive",
-            Verdict::Pass => continue,
-        };
-        let who = format!("{word} for `{}` on `{}`", judgement.workload, judgement.backend);
-        let diagnostic = if judgement.decides && !judgement.suspended {
-            Diagnostic::error(span, who)
+/// Each rule that did not pass at its own line in the scenario, with what was measured under the caret.
+fn failures(prepared: &Prepared, run: &RunReport) -> Vec<Diagnostic> {
+    let not_passed = run.judgements.iter().filter(|judgement| judgement.verdict != Verdict::Pass);
+    let diagnostics = not_passed.map(|judgement| {
+        let scoped =
+            prepared.gates.rules.iter().find(|rule| rule.text == judgement.rule && rule.index.is_some());
+        let span = prepared
+            .loaded
+            .as_ref()
+            .zip(scoped.and_then(|rule| rule.index))
+            .and_then(|(loaded, index)| loaded.rule_span(index, 0..judgement.rule.len()));
+        let implicit = if judgement.implicit { " (implicit)" } else { "" };
+        let what = format!(
+            "{}: {}{implicit} for `{}` on `{}`",
+            judgement.verdict, judgement.rule, judgement.workload, judgement.backend
+        );
+        let found = if judgement.decides && !judgement.suspended {
+            Diagnostic::error(span, what)
         } else {
-            Diagnostic::warning(span, who)
+            Diagnostic::warning(span, what)
         };
-        let implicit = if judgement.implicit { format!(" (implicit rule {})", judgement.rule) } else { String::new() };
-        diagnostics.push(diagnostic.label(format!("{}{implicit}", explain(judgement))));
-    }
-    if !diagnostics.is_empty() {
-        let format = render::Format::Text { colour: terminal::error_colour() };
-        terminal::say(render::render(&loaded.sources, &diagnostics, format).trim_end());
+        if span.is_some() { found.label(explain(judgement)) } else { found.note(explain(judgement)) }
+    });
+    diagnostics.collect()
+}
+
+fn show_failures(prepared: &Prepared, failures: &[Diagnostic]) {
+    if !failures.is_empty() {
+        let none = Sources::default();
+        let sources = prepared.loaded.as_ref().map_or(&none, |loaded| &loaded.sources);
+        let text = render(sources, failures, Render::Text { color: terminal::error_colour() });
+        terminal::say(text.trim_end());
     }
 }
 
+/// GitHub shows ten annotations of a kind per step.
+const ANNOTATIONS: usize = 10;
+
+/// At most ten of each kind; the last one says how many more there are.
+fn annotated(failures: &[Diagnostic]) -> Vec<Diagnostic> {
+    let mut shown = Vec::new();
+    for severity in [Severity::Error, Severity::Warning] {
+        let own: Vec<_> = failures.iter().filter(|one| one.severity == severity).cloned().collect();
+        let fits = own.len() <= ANNOTATIONS;
+        let count = if fits { own.len() } else { ANNOTATIONS - 1 };
+        shown.extend(own.iter().take(count).cloned());
+        if !fits {
+            let more = format!("and {} more", own.len() - count);
+            shown.push(Diagnostic { severity, ..Diagnostic::error(None, more) });
+        }
+    }
+    shown
+}
+
 /// Annotations and the step summary of a GitHub workflow.
-fn for_github(run: &RunReport) -> Result<(), CliError> {
+fn for_github(prepared: &Prepared, run: &RunReport, failures: &[Diagnostic]) -> Result<(), CliError> {
     if std::env::var_os("GITHUB_ACTIONS").is_some_and(|value| value == "true") {
-        terminal::print(&report::annotations(run))?;
+        let none = Sources::default();
+        let sources = prepared.loaded.as_ref().map_or(&none, |loaded| &loaded.sources);
+        terminal::print(&render(sources, &annotated(failures), Render::Github))?;
     }
     let Some(path) = std::env::var_os("GITHUB_STEP_SUMMARY").filter(|path| !path.is_empty()) else {
         return Ok(());
     };
     let path = PathBuf::from(path);
-    let text =
-        report::render_format(run, report::Format::StepSummary).map_err(|e| CliError::Input(e.to_string()))?;
+    let text = report::render_standard(run, "step-summary.md").map_err(|e| CliError::Input(e.to_string()))?;
     let appended = std::fs::OpenOptions::new()
         .append(true)
         .create(true)

@@ -237,7 +237,7 @@ pub struct ReportArgs {
     pub input: Option<PathBuf>,
     /// Render with this template: a file, or the name of a shipped one
     #[arg(long, value_name = "FILE", conflicts_with = "format")]
-    pub template: Option<PathBuf>,
+    pub template: Option<String>,
     /// Render in a standard format
     #[arg(long, value_enum, default_value_t = ReportFormat::Table)]
     pub format: ReportFormat,

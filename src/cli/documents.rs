@@ -5,8 +5,8 @@ use std::path::Path;
 use clap::CommandFactory;
 
 use super::args::{
-    Changes as ChangeArgs, Cli, DiagnosticFormat, InitArgs, PlanArgs, ReportArgs, ReportFormat,
-    SchemaArgs, SchemaName, ValidateArgs,
+    Changes as ChangeArgs, Cli, DiagnosticFormat, InitArgs, PlanArgs, ReportArgs, ReportFormat, SchemaArgs,
+    SchemaName, ValidateArgs,
 };
 use super::error::CliError;
 use super::terminal;
@@ -14,8 +14,12 @@ use crate::campaign::{Changes, Prepared, Rejected, prepare, write_whole};
 use crate::gate::exit;
 use crate::plan;
 use crate::report;
-use crate::scenario::{Diagnostic, Sources, editor_schema, render};
+use crate::scenario::{
+    Diagnostic, Sources, editor_schema,
+    render::{Render, render_all},
+};
 use crate::tokenizer;
+use crate::units::Duration;
 
 impl From<&ChangeArgs> for Changes {
     fn from(args: &ChangeArgs) -> Self {
@@ -56,11 +60,11 @@ pub fn validate(args: &ValidateArgs) -> Result<u8, CliError> {
     }
     let groups: Vec<(&Sources, &[Diagnostic])> = found.iter().map(|(s, d)| (s, d.as_slice())).collect();
     let format = match args.format {
-        DiagnosticFormat::Text => render::Format::Text { colour: terminal::output_colour() },
-        DiagnosticFormat::Json => render::Format::Json,
-        DiagnosticFormat::Github => render::Format::Github,
+        DiagnosticFormat::Text => Render::Text { color: terminal::output_colour() },
+        DiagnosticFormat::Json => Render::Json,
+        DiagnosticFormat::Github => Render::Github,
     };
-    terminal::print(&render::render_all(&groups, format))?;
+    terminal::print(&render_all(&groups, format))?;
     if args.format == DiagnosticFormat::Text {
         let files = args.files.len();
         let noun = if files == 1 { "file" } else { "files" };
@@ -78,8 +82,13 @@ pub fn plan(args: &PlanArgs) -> Result<u8, CliError> {
     let prepared = prepare(&args.file, &Changes::from(&args.changes))?;
     if let Some(out) = &args.out {
         let mut text = Vec::new();
-        plan::write(&prepared.plan, &resolved(&prepared)?, &mut text)
-            .map_err(|error| CliError::Input(error.to_string()))?;
+        plan::write(
+            &prepared.plan,
+            resolved(&prepared)?,
+            tokenizer::Tokenizer::name(&tokenizer::Mock),
+            &mut text,
+        )
+        .map_err(|error| CliError::Input(error.to_string()))?;
         write_whole(out, &text)?;
         terminal::say(&format!("{} written", out.display()));
     } else if let Some(count) = args.prompts {
@@ -117,11 +126,50 @@ fn prompts(prepared: &Prepared, count: usize) -> String {
 
 /// The plan as a table.
 pub fn plan_table(prepared: &Prepared) -> String {
-    let head = format!(
+    let mut out = format!(
         "{}: seed {}, schedule {}, content {}\n",
         prepared.name, prepared.plan.seed, prepared.plan.schedule_digest, prepared.plan.content_digest
     );
-    head + &plan::table(&prepared.plan)
+    let rows = plan::table(&prepared.plan);
+    let width = rows.iter().map(|row| row.workload.chars().count()).max().unwrap_or(0).max("workload".len());
+    let line = |cells: [&str; 7]| {
+        let [workload, requests, warmup, prompt, output, duration, load] = cells;
+        format!(
+            "{workload:<width$}  {requests:>9}  {warmup:>7}  {prompt:>18}  {output:>18}  {duration:>9}  {load}\n"
+        )
+    };
+    let heads = ["workload", "requests", "warm-up", "prompt tokens", "output tokens", "duration", "load"];
+    out.push_str(&line(heads));
+    for row in &rows {
+        let count = |n: Option<u64>| n.map_or_else(|| "by time".into(), |n| n.to_string());
+        let times = if row.repeats > 1 { format!(" x{}", row.repeats) } else { String::new() };
+        let duration = row.expected.duration.map_or_else(|| "-".into(), |ns| Duration(ns).to_string());
+        out.push_str(&line([
+            &row.workload,
+            &format!("{}{times}", count(row.expected.measured)),
+            &count(row.expected.warmup),
+            &spread(&row.prompt_tokens),
+            &spread(&row.output_tokens),
+            &duration,
+            &row.load,
+        ]));
+        if row.skipped_rows > 0 {
+            out.push_str(&format!(
+                "{:width$}  {} rows of the trace are left out as too long\n",
+                "", row.skipped_rows
+            ));
+        }
+    }
+    out
+}
+
+/// `128`, or `16 .. 503.2 .. 2048`: the least, the mean and the most.
+fn spread(spread: &plan::Spread) -> String {
+    if spread.min == spread.max {
+        spread.min.to_string()
+    } else {
+        format!("{} .. {:.1} .. {}", spread.min, spread.mean, spread.max)
+    }
 }
 
 /// `report`: a finished run through a template.
@@ -130,8 +178,16 @@ pub fn report(args: &ReportArgs) -> Result<u8, CliError> {
     let path = args.run.as_deref().or(args.input.as_deref()).unwrap_or(Path::new("."));
     let run = report::read(path).map_err(|error| input(&error))?;
     let text = match &args.template {
-        Some(template) => report::render_named(&run, template),
-        None => report::render_format(&run, args.format.into()),
+        Some(template) => {
+            report::find(template, Path::new("")).and_then(|template| report::render(&run, &template))
+        }
+        None => match args.format {
+            ReportFormat::Table => report::render_standard(&run, "table.txt"),
+            ReportFormat::Markdown => report::render_standard(&run, "report.md"),
+            ReportFormat::Html => report::render_standard(&run, "report.html"),
+            ReportFormat::Junit => report::render_standard(&run, "junit.xml"),
+            ReportFormat::Json => Ok(String::from_utf8_lossy(&report::run_json(&run).bytes).into_owned()),
+        },
     }
     .map_err(|error| input(&error))?;
     match &args.out {
@@ -141,23 +197,11 @@ pub fn report(args: &ReportArgs) -> Result<u8, CliError> {
     Ok(exit::PASS)
 }
 
-impl From<ReportFormat> for report::Format {
-    fn from(format: ReportFormat) -> Self {
-        match format {
-            ReportFormat::Table => Self::Table,
-            ReportFormat::Markdown => Self::Markdown,
-            ReportFormat::Json => Self::Json,
-            ReportFormat::Html => Self::Html,
-            ReportFormat::Junit => Self::Junit,
-        }
-    }
-}
-
 /// `schema`: a JSON Schema on standard output.
 pub fn schema(args: &SchemaArgs) -> Result<u8, CliError> {
     let schema = match args.name {
         SchemaName::Scenario => editor_schema(),
-        SchemaName::Run => report::run_schema(),
+        SchemaName::Run => report::run_schema().to_value(),
         SchemaName::Metrics => crate::measure::metrics_schema(),
     };
     terminal::print(&format!("{schema:#}\n"))?;
@@ -176,7 +220,11 @@ pub fn init(args: &InitArgs) -> Result<u8, CliError> {
     let text =
         if is_toml { include_str!("starters/scenario.toml") } else { include_str!("starters/scenario.yaml") };
     write_whole(&args.out, text.as_bytes())?;
-    terminal::say(&format!("{} written; `sagebench apply {}` runs it", args.out.display(), args.out.display()));
+    terminal::say(&format!(
+        "{} written; `sagebench apply {}` runs it",
+        args.out.display(),
+        args.out.display()
+    ));
     Ok(exit::PASS)
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::terminal;
 use crate::campaign::{CampaignError, FolderError, Rejected};
 use crate::gate::exit;
-use crate::scenario::render;
+use crate::scenario::render::{Render, render};
 
 /// An error that ends a command.
 #[derive(Debug, thiserror::Error)]
@@ -58,8 +58,8 @@ impl CliError {
         match self {
             Self::Rejected(rejected) => match rejected.as_ref() {
                 Rejected::Invalid(failed) => {
-                    let style = render::Format::Text { colour: terminal::error_colour() };
-                    terminal::say(render::render(&failed.sources, &failed.diagnostics, style).trim_end());
+                    let style = Render::Text { color: terminal::error_colour() };
+                    terminal::say(render(&failed.sources, &failed.diagnostics, style).trim_end());
                 }
                 Rejected::Message(message) => terminal::say(&format!("error: {message}")),
             },

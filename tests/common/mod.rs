@@ -10,7 +10,8 @@ use serde_json::Value;
 pub fn sagebench(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sagebench"));
     command.current_dir(dir);
-    for name in ["GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "CI", "CLICOLOR_FORCE", "NO_COLOR", "SAGEBENCH_LOG"] {
+    for name in ["GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "CI", "CLICOLOR_FORCE", "NO_COLOR", "SAGEBENCH_LOG"]
+    {
         command.env_remove(name);
     }
     command

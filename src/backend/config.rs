@@ -188,7 +188,7 @@ pub struct TimeoutFault {}
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DisconnectFault {
-    /// After so many tokens (before the next one is due). 0 ends it before the first.
+    /// After so many tokens: it ends at the moment the next one is due, in its place. 0 ends it before the first.
     pub after_tokens: u32,
 }
 

@@ -4,6 +4,7 @@
 //! The same implementation is driven in virtual time by jumping from event to event, and in real time by sleeping between them.
 
 pub mod config;
+pub mod mock;
 
 use crate::plan::Recipe;
 use crate::record::{Outcome, TokenSource};

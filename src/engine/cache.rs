@@ -135,11 +135,13 @@ impl KvCache {
     }
 
     /// Enters the sequence's full blocks in the index, as far as its first `computed` tokens are computed and their
-    /// content is known. A block whose content another block already holds stays without a hash.
-    pub fn publish(&mut self, table: &mut BlockTable, computed: u32) {
+    /// content is known. A block whose content another block already holds stays without a hash. Says whether the index
+    /// has changed.
+    pub fn publish(&mut self, table: &mut BlockTable, computed: u32) -> bool {
         if !self.reuse {
-            return;
+            return false;
         }
+        let before = self.index.len();
         let full = ((computed / self.block_tokens) as usize).min(table.hashes.len()).min(table.blocks.len());
         while table.published < full {
             let (block, hash) = (table.blocks[table.published], table.hashes[table.published]);
@@ -148,6 +150,7 @@ impl KvCache {
             }
             table.published += 1;
         }
+        self.index.len() != before
     }
 
     /// Takes all blocks from a sequence, the last one first, so that the start of the sequence is found longest.

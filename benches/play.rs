@@ -1,0 +1,85 @@
+//! How fast the mock plays on the virtual clock with every record kept, and how fast metrics and reports follow.
+
+use std::path::Path;
+
+use divan::counter::ItemsCount;
+use indexmap::IndexMap;
+use sagebench::backend::config::{Backend, Clock};
+use sagebench::backend::mock::Mock;
+use sagebench::measure::Samples;
+use sagebench::plan::{Plan, plan};
+use sagebench::record::{GapRun, Record};
+use sagebench::report::{RunReport, read, render_standard};
+use sagebench::run::{Finished, Flow, Observer, Stop, play};
+use sagebench::scenario::Scenario;
+use sagebench::tokenizer;
+
+fn main() {
+    divan::main();
+}
+
+fn scenario(requests: u64, tokens: u32, output: u32) -> Scenario {
+    let text = format!(
+        r#"{{"version": 1, "seed": 42,
+            "backends": {{"mock": {{"kind": "mock", "ttft": "10ms", "tbt": "5ms", "kv": {{"tokens": 65536}}}}}},
+            "workloads": {{"load": {{
+                "prompt": {{"kind": "synthetic", "tokens": {tokens}}}, "output": {{"tokens": {output}}},
+                "load": {{"kind": "closed", "concurrency": 9, "requests": {requests}}}}}}}}}"#
+    );
+    serde_json::from_str(&text).expect("the scenario in this bench is valid")
+}
+
+fn planned(scenario: &Scenario) -> Plan {
+    plan(scenario, &IndexMap::new(), Path::new("."), &tokenizer::Mock)
+        .expect("the scenario in this bench has a plan")
+}
+
+struct Keep(Samples);
+
+impl Observer for Keep {
+    fn on_record(&mut self, record: &Record, gaps: &[GapRun]) -> Flow {
+        self.0.push(record.clone(), gaps);
+        Flow::Continue
+    }
+}
+
+fn keep(scenario: &Scenario, plan: &Plan) -> Samples {
+    let workload = &plan.workloads[0];
+    let Backend::Mock(config) = &scenario.backends["mock"];
+    let mut mock = Mock::open(config, "load", 42, Path::new(".")).expect("the mock in this bench is valid");
+    let mut keep = Keep(Samples::new(workload.load.basis()));
+    play(
+        workload,
+        workload.stream(0),
+        &Finished::default(),
+        &mut mock,
+        Clock::Virtual,
+        &Stop::default(),
+        &mut keep,
+    )
+    .expect("the virtual clock does not fail");
+    keep.0
+}
+
+/// Requests of 512 tokens in and 128 out, nine at a time, records kept.
+#[divan::bench(sample_count = 5)]
+fn records_512_128(bencher: divan::Bencher<'_, '_>) {
+    let scenario = scenario(20_000, 512, 128);
+    let plan = planned(&scenario);
+    bencher.counter(ItemsCount::new(20_000_u32)).bench(|| keep(&scenario, &plan));
+}
+
+/// Requests of 16 tokens in and 2 out: the cost of a request, without its tokens.
+#[divan::bench(sample_count = 5)]
+fn records_16_2(bencher: divan::Bencher<'_, '_>) {
+    let scenario = scenario(100_000, 16, 2);
+    let plan = planned(&scenario);
+    bencher.counter(ItemsCount::new(100_000_u32)).bench(|| keep(&scenario, &plan));
+}
+
+/// Every standard report of a small run.
+#[divan::bench(args = ["summary.txt", "report.md", "report.html", "junit.xml"])]
+fn render(bencher: divan::Bencher<'_, '_>, template: &str) {
+    let run: RunReport = read(Path::new("tests/fixtures/run.json")).expect("the fixture is a run");
+    bencher.bench(|| render_standard(&run, template).expect("standard templates render"));
+}

@@ -120,7 +120,7 @@ fn workload_plan(
     if let Some(repeat) = (0..plan.repeats).find(|repeat| !plan.sends(*repeat)) {
         let which = if repeat == 0 { String::new() } else { format!(" in repeat {repeat}") };
         let message = format!("the load measures no request{which}");
-        return Err(Problem::new("load", message, "raise its rate or its duration"));
+        return Err(Problem::new("load", message, "raise its rate or its duration, or shorten the warm-up"));
     }
     Ok(plan)
 }
@@ -150,7 +150,7 @@ fn hold_to_rows(plan: &mut WorkloadPlan, rows: u64) -> Result<(), Problem> {
         return Ok(());
     }
     let too_many = |path: &str, needed: String| {
-        let message = format!("the plan needs {needed} rows, but `{}` has {rows}", "prompt.path");
+        let message = format!("the plan needs {needed} rows, but the file of `prompt.path` has {rows}");
         Problem::new(path, message, "send fewer requests, or name a longer file; a file may also `wrap`")
     };
     let warmup = match plan.warmup {

@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::{LoadPlan, Plan, Point, PromptRecipe, Recipe, RecipeSource, WarmupPlan, WorkloadPlan};
 use crate::plan::config::Tags;
 use crate::record::Phase;
+use crate::sample::json_fault;
 use crate::tokenizer::Tokenizer;
 use crate::units::{Ns, TokenCount};
 
@@ -299,9 +300,12 @@ impl List {
         }
         if line.repeat != self.repeat {
             let next = if self.recipes.is_empty() { 0 } else { self.repeat + 1 };
-            if line.repeat != next || next >= settings.repeats {
-                let of = settings.repeats;
-                return Err(format!("repeat {} stands where {next} of {of} repeats is next", line.repeat));
+            let repeats = settings.repeats;
+            if next >= repeats {
+                return Err(format!("repeat {} stands behind the last of {repeats}", line.repeat));
+            }
+            if line.repeat != next {
+                return Err(format!("repeat {} stands where repeat {next} is next", line.repeat));
             }
             *self = Self { recipes: std::mem::take(&mut self.recipes), repeat: next, ..Self::default() };
         }
@@ -394,6 +398,6 @@ impl<R: BufRead> NumberedLines<R> {
     }
 
     fn json_error(&self, error: &serde_json::Error) -> PlanFileError {
-        self.error(format!("is no line of a plan: {error}"))
+        self.error(format!("is no line of a plan: {}", json_fault(error)))
     }
 }

@@ -121,6 +121,7 @@ pub enum RecipeSource {
 
 /// One request to be.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Recipe {
     /// Its number within its phase, from 0.
     pub index: u64,
@@ -160,7 +161,7 @@ pub struct After {
 
 /// What a prompt is made of, small enough to keep a million of.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum PromptRecipe {
     /// Generated from the recipe's seed.
     Synthetic {

@@ -114,11 +114,17 @@ impl WorkloadPlan {
         Count { ended: !more, ..count }
     }
 
-    /// Whether the `repeat`-th run measures anything at all; decided without walking through the warm-up.
+    /// Whether the `repeat`-th run measures anything at all.
     pub(super) fn sends(&self, repeat: u32) -> bool {
         let mut stream = self.stream(repeat);
-        stream.start_measuring();
-        stream.next().is_some()
+        match &self.recipes {
+            RecipeSource::Generated(generator) if !matches!(generator.clock, Clock::Trace { .. }) => {
+                // Whether something is measured does not depend on how long the warm-up is.
+                stream.start_measuring();
+                stream.next().is_some()
+            }
+            _ => stream.any(|recipe| recipe.phase == Phase::Measured),
+        }
     }
 }
 
@@ -186,7 +192,10 @@ impl Walk {
             self.until = self.duration.map(|duration| self.origin.saturating_add(duration));
         }
         self.phase = Phase::Measured;
-        self.warmed = self.index;
+        self.warmed = match self.warmup {
+            WarmupPlan::Requests(count) => count,
+            WarmupPlan::None | WarmupPlan::Duration(_) => self.index,
+        };
         self.index = 0;
         self.events = 0.0;
     }

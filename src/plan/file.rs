@@ -88,8 +88,10 @@ struct LineIn {
 #[derive(Debug, thiserror::Error)]
 pub enum PlanWriteError {
     /// Only time ends it, so it has no last recipe.
-    #[error("workload `{0}` can not be written as a plan file: only time ends it; set `load.requests`{hint}", hint = if *.1 { ", and `warmup.requests` instead of `warmup.duration`" } else { "" })]
-    Endless(String, bool),
+    #[error(
+        "workload `{0}` can not be written as a plan file, because only time ends it or its warm-up; set `requests` there"
+    )]
+    Endless(String),
     /// The file can not be written.
     #[error("the plan file can not be written: {0}")]
     Io(#[from] std::io::Error),
@@ -116,8 +118,7 @@ pub fn write(
     let mut workloads = Vec::with_capacity(plan.workloads.len());
     for workload in &plan.workloads {
         if workload.is_endless() {
-            let warmup = matches!(workload.warmup, WarmupPlan::Duration(_));
-            return Err(PlanWriteError::Endless(workload.name.clone(), warmup));
+            return Err(PlanWriteError::Endless(workload.name.clone()));
         }
         workloads.push(settings(workload));
     }

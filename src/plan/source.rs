@@ -117,6 +117,15 @@ impl Source {
         }
     }
 
+    /// Whether every row says how long its answer is.
+    pub(super) fn gives_lengths(&self) -> bool {
+        match self {
+            Self::Trace(_) => true,
+            Self::File(file) => file.rows.iter().all(|row| row.output_tokens.is_some()),
+            Self::Synthetic { .. } | Self::Text(_) => false,
+        }
+    }
+
     /// How many requests it has content for, where that is limited.
     pub(super) fn rows(&self) -> Option<u64> {
         match self {

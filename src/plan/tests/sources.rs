@@ -175,6 +175,13 @@ fn replay_keeps_the_times_and_divides_them_by_its_speed() {
     assert_eq!(prompt_tokens(&recipes), (10..20).collect::<Vec<_>>());
     let recipes = all(&in_folder(&[("t", &rows)], &replay(SECONDS, r#", "speed": 4, "duration": "1s""#)));
     assert_eq!(arrivals(&recipes), (0..4).map(|k| k * 250 * MILLISECOND).collect::<Vec<_>>());
+    let ends = |load: &str| {
+        let plan = in_folder(&[("t", &rows)], &replay(SECONDS, load));
+        (plan.duration, plan.expected().duration)
+    };
+    assert_eq!(ends(r#", "duration": "8500ms""#), (Some(8500 * MILLISECOND), Some(8500 * MILLISECOND)));
+    assert_eq!(ends(r#", "duration": "1h""#), (None, Some(9 * SECOND)), "the trace ends first");
+    assert_eq!(ends(r#", "requests": 4"#), (None, Some(3 * SECOND)));
 }
 
 #[test]

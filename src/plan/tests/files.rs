@@ -68,7 +68,7 @@ fn a_plan_without_an_end_is_not_written() {
     let plan = plan_of(&under(r#"{"kind": "closed", "concurrency": 1, "duration": "1s"}"#, ""));
     let mut out = Vec::new();
     let error = write(&plan, json!({}), "mock", &mut out).unwrap_err().to_string();
-    insta::assert_snapshot!(error, @"workload `load` can not be written as a plan file: because only time ends it or its warm-up; set `requests` there");
+    insta::assert_snapshot!(error, @"workload `load` can not be written as a plan file, because only time ends it or its warm-up; set `requests` there");
     assert!(out.is_empty());
 }
 

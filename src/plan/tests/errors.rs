@@ -131,6 +131,7 @@ fn traces() {
         trace("two", "").replace(r#""load""#, r#""output": {"tokens": 4}, "load""#),
         trace("two", "").replace(r#""kind": "replay""#, r#""kind": "open", "rate": "9/s", "duration": "9s""#),
         trace("two", "").replace(r#""kind": "replay""#, r#""kind": "closed", "concurrency": 1, "requests": 3"#),
+        trace("two", "").replace(r#""kind": "replay""#, r#""kind": "open", "rate": "9/s""#),
         trace("two", "").replace(r#""kind": "replay""#, r#""kind": "replay", "speed": 0"#),
         trace("two", "").replace(r#""load""#, r#""warmup": {"requests": 2}, "load""#),
     ];
@@ -153,6 +154,7 @@ fn traces() {
     output: a trace supplies the length of each answer (remove `output`)
     load: the plan needs more than 2 rows, but the file of `prompt.path` has 2 (send fewer requests, or name a longer file; a file may also `wrap`)
     load.requests: the plan needs 3 rows, but the file of `prompt.path` has 2 (send fewer requests, or name a longer file; a file may also `wrap`)
+    load: the load has no end (set `requests`, `duration`, or both)
     load.speed: a speed of 0 is not above 0 and at most 1000000 (1 is the trace's own speed, 2 is twice as fast)
     load: the load measures no request (raise its rate or its duration, or shorten the warm-up)
     "#);

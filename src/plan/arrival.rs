@@ -115,3 +115,37 @@ impl Profile {
         Some(from_seconds(piece.start + within).min(LATEST))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::units::SECOND;
+
+    #[test]
+    fn a_pause_is_stepped_over() {
+        let profile = Profile::pieces(&[(SECOND, 2.0, 2.0), (SECOND, 0.0, 0.0), (SECOND, 0.0, 4.0)]);
+        assert_eq!(profile.time_of(1.5), Some(750_000_000));
+        assert_eq!(profile.time_of(2.0), Some(2 * SECOND), "the first moment at which more can come");
+        assert_eq!(profile.time_of(2.5), Some(2 * SECOND + SECOND / 2));
+        assert_eq!(profile.time_of(4.0), None);
+        assert_eq!(Profile::pieces(&[]).time_of(0.0), None);
+        assert_eq!(Profile::constant(1e-12).time_of(1.0), Some(LATEST));
+    }
+
+    proptest! {
+        #[test]
+        fn times_invert_the_cumulative_rate(
+            parts in prop::collection::vec((1_000_000..10 * SECOND, 0.0..100.0, 0.0..100.0), 1..6),
+            share in 0.0..1.0,
+        ) {
+            let profile = Profile::pieces(&parts);
+            let events = share * profile.total();
+            let at = profile.time_of(events).unwrap();
+            // Half a nanosecond of rounding, at no more than 100 events per second.
+            prop_assert!((profile.events_until(at) - events).abs() < 1e-6, "{events} at {at}");
+            prop_assert!(profile.time_of(events / 2.0).unwrap() <= at);
+        }
+    }
+}

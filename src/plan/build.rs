@@ -66,19 +66,9 @@ fn workload_plan(
     let traced = matches!(workload.prompt, Prompt::Trace(_));
     let law = load::read(&workload.load, workload.warmup.as_ref(), traced, dir)?;
     let output = workload.output.as_ref().map(|output| read_output(output, traced, dir)).transpose()?;
-    if workload.repeats == 0 {
-        return Err(Problem::new("repeats", "a workload is played at least once", "raise `repeats`"));
-    }
-    if workload.timeout.0 == 0 {
-        return Err(Problem::new("timeout", "a request can not be answered in no time", "raise `timeout`"));
-    }
+    check_times(workload)?;
     let source = Source::read(&workload.prompt, dir, tokenizer)?;
-    let every_row_tells = match &source {
-        Source::Trace(_) => true,
-        Source::File(file) => file.rows.iter().all(|row| row.output_tokens.is_some()),
-        Source::Synthetic { .. } | Source::Text(_) => false,
-    };
-    if output.is_none() && !every_row_tells {
+    if output.is_none() && !source.gives_lengths() {
         let message = "nothing says how long answers are";
         return Err(Problem::new(
             "output",
@@ -117,12 +107,30 @@ fn workload_plan(
     if let Some(rows) = rows {
         hold_to_rows(&mut plan, rows)?;
     }
+    drop_idle_duration(&mut plan);
     if let Some(repeat) = (0..plan.repeats).find(|repeat| !plan.sends(*repeat)) {
         let which = if repeat == 0 { String::new() } else { format!(" in repeat {repeat}") };
         let message = format!("the load measures no request{which}");
-        return Err(Problem::new("load", message, "raise its rate or its duration"));
+        return Err(Problem::new("load", message, "raise its rate or its duration, or shorten the warm-up"));
     }
     Ok(plan)
+}
+
+fn check_times(workload: &Workload) -> Result<(), Problem> {
+    if workload.repeats == 0 {
+        return Err(Problem::new("repeats", "a workload is played at least once", "raise `repeats`"));
+    }
+    if workload.timeout.0 == 0 {
+        return Err(Problem::new("timeout", "a request can not be answered in no time", "raise `timeout`"));
+    }
+    if workload.total_timeout.is_some_and(|length| length.0 == 0) {
+        return Err(Problem::new(
+            "total_timeout",
+            "nothing can be played in no time",
+            "raise `total_timeout`",
+        ));
+    }
+    Ok(())
 }
 
 fn read_output(output: &Output, traced: bool, dir: &Path) -> Result<OutputLength, Problem> {
@@ -150,7 +158,7 @@ fn hold_to_rows(plan: &mut WorkloadPlan, rows: u64) -> Result<(), Problem> {
         return Ok(());
     }
     let too_many = |path: &str, needed: String| {
-        let message = format!("the plan needs {needed} rows, but `{}` has {rows}", "prompt.path");
+        let message = format!("the plan needs {needed} rows, but the file of `prompt.path` has {rows}");
         Problem::new(path, message, "send fewer requests, or name a longer file; a file may also `wrap`")
     };
     let warmup = match plan.warmup {
@@ -183,6 +191,19 @@ fn hold_to_rows(plan: &mut WorkloadPlan, rows: u64) -> Result<(), Problem> {
             plan.requests = Some(left);
             Ok(())
         }
+    }
+}
+
+/// A replay whose trace ends before its duration ends with the trace: there is nothing to wait for.
+fn drop_idle_duration(plan: &mut WorkloadPlan) {
+    let RecipeSource::Generated(generator) = &plan.recipes else { return };
+    if plan.duration.is_none() || !matches!(generator.clock, Clock::Trace { .. }) {
+        return;
+    }
+    let cut = plan.count(0, u64::MAX);
+    let duration = plan.duration.take();
+    if plan.count(0, u64::MAX) != cut {
+        plan.duration = duration;
     }
 }
 

@@ -69,7 +69,8 @@ pub struct FilePrompt {
     /// In which order rows are taken.
     #[serde(default)]
     pub order: RowOrder,
-    /// Start again at the first row when all are used. When false, a plan that needs more rows than there are is an error.
+    /// Start again at the first row when all are used. When false, a plan that needs more rows than there are is an
+    /// error, and a closed load that only time ends also ends with the last row.
     #[serde(default = "yes")]
     pub wrap: bool,
 }
@@ -122,7 +123,8 @@ pub enum RowOrder {
 
 /// Lengths, shared blocks and arrivals of recorded traffic. The texts are synthetic. Time 0 is the arrival of the first
 /// row. Under `replay` the trace ends the load; under every other load its rows are taken in order and none is taken
-/// twice, so a plan that needs more rows than there are is an error.
+/// twice: a plan that needs more rows than there are is an error, and a closed load that only time ends also ends with the
+/// last row.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TracePrompt {

@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::{LoadPlan, Plan, Point, PromptRecipe, Recipe, RecipeSource, WarmupPlan, WorkloadPlan};
 use crate::plan::config::Tags;
 use crate::record::Phase;
+use crate::sample::json_fault;
 use crate::tokenizer::Tokenizer;
 use crate::units::{Ns, TokenCount};
 
@@ -87,8 +88,10 @@ struct LineIn {
 #[derive(Debug, thiserror::Error)]
 pub enum PlanWriteError {
     /// Only time ends it, so it has no last recipe.
-    #[error("workload `{0}` can not be written as a plan file: only time ends it; set `load.requests`{hint}", hint = if *.1 { ", and `warmup.requests` instead of `warmup.duration`" } else { "" })]
-    Endless(String, bool),
+    #[error(
+        "workload `{0}` can not be written as a plan file, because only time ends it or its warm-up; set `requests` there"
+    )]
+    Endless(String),
     /// The file can not be written.
     #[error("the plan file can not be written: {0}")]
     Io(#[from] std::io::Error),
@@ -115,8 +118,7 @@ pub fn write(
     let mut workloads = Vec::with_capacity(plan.workloads.len());
     for workload in &plan.workloads {
         if workload.is_endless() {
-            let warmup = matches!(workload.warmup, WarmupPlan::Duration(_));
-            return Err(PlanWriteError::Endless(workload.name.clone(), warmup));
+            return Err(PlanWriteError::Endless(workload.name.clone()));
         }
         workloads.push(settings(workload));
     }
@@ -299,9 +301,12 @@ impl List {
         }
         if line.repeat != self.repeat {
             let next = if self.recipes.is_empty() { 0 } else { self.repeat + 1 };
-            if line.repeat != next || next >= settings.repeats {
-                let of = settings.repeats;
-                return Err(format!("repeat {} stands where {next} of {of} repeats is next", line.repeat));
+            let repeats = settings.repeats;
+            if next >= repeats {
+                return Err(format!("repeat {} stands behind the last of {repeats}", line.repeat));
+            }
+            if line.repeat != next {
+                return Err(format!("repeat {} stands where repeat {next} is next", line.repeat));
             }
             *self = Self { recipes: std::mem::take(&mut self.recipes), repeat: next, ..Self::default() };
         }
@@ -394,6 +399,6 @@ impl<R: BufRead> NumberedLines<R> {
     }
 
     fn json_error(&self, error: &serde_json::Error) -> PlanFileError {
-        self.error(format!("is no line of a plan: {error}"))
+        self.error(format!("is no line of a plan: {}", json_fault(error)))
     }
 }

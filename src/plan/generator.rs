@@ -82,12 +82,20 @@ impl Generator {
         Keys { shared, warmup: key(&[shared, 1]), measured: key(&[shared, 2]) }
     }
 
-    /// When a row of the trace is due; `None` when there is no such row.
-    pub(super) fn trace_arrival(&self, row: u64, speed: f64) -> Option<Ns> {
-        let Source::Trace(trace) = &self.source else { return None };
-        let at = trace.rows.get(usize::try_from(row).ok()?)?.at;
-        // A speed of 1 keeps the trace's integers as they are.
-        Some(if (speed - 1.0).abs() < f64::EPSILON { at } else { libm::round(at as f64 / speed) as Ns })
+    /// When a row of the trace is due; `None` when there is no such row, or no replay.
+    pub(super) fn trace_arrival(&self, row: u64) -> Option<Ns> {
+        let (Source::Trace(trace), Clock::Trace { speed }) = (&self.source, &self.clock) else { return None };
+        trace.rows.get(usize::try_from(row).ok()?).map(|row| sped_up(row.at, *speed))
+    }
+
+    /// How many rows of a replayed trace are due before a time; 0 for every other load.
+    pub(super) fn trace_rows_before(&self, time: Ns) -> u64 {
+        match (&self.source, &self.clock) {
+            (Source::Trace(trace), Clock::Trace { speed }) => {
+                trace.rows.partition_point(|row| sped_up(row.at, *speed) < time) as u64
+            }
+            _ => 0,
+        }
     }
 
     /// The recipe for one place in a stream. `None` when the source has no such row.
@@ -156,7 +164,7 @@ impl Generator {
             Source::Trace(trace) => {
                 let count = trace.rows.len() as u64;
                 let row = match self.clock {
-                    Clock::Trace { .. } => warmed + index,
+                    Clock::Trace { .. } => warmed.saturating_add(index),
                     Clock::Users | Clock::Law { .. } if index >= count => return None,
                     Clock::Users | Clock::Law { .. } => from_end(phase, index, count),
                 };
@@ -165,6 +173,11 @@ impl Generator {
             }
         }
     }
+}
+
+/// A time of the trace in a replay. A speed of 1 keeps the trace's integers as they are.
+fn sped_up(at: Ns, speed: f64) -> Ns {
+    if (speed - 1.0).abs() < f64::EPSILON { at } else { libm::round(at as f64 / speed) as Ns }
 }
 
 /// Measuring takes rows from the front, warm-up from the back, so that what is measured does not depend on the warm-up

@@ -40,7 +40,9 @@ pub(super) fn read(load: &Load, warmup: Option<&Warmup>, traced: bool, dir: &Pat
         return Err(Problem::new("load.requests", "there is at least 1 request", "raise `requests`"));
     }
     let endless = law.requests.is_none() && law.duration.is_none();
-    if endless && !traced {
+    // A replay ends with its trace, and users stop when its rows are used up; a law of arrivals goes on.
+    let rows_end_it = traced && !matches!(law.clock, Clock::Law { .. });
+    if endless && !rows_end_it {
         return Err(Problem::new("load", "the load has no end", "set `requests`, `duration`, or both"));
     }
     Ok(law)

@@ -27,3 +27,6 @@ pub use recipe::*;
 pub use stream::RecipeStream;
 pub use summary::{Expected, Row, Spread, table};
 pub use text::text;
+
+#[cfg(test)]
+mod tests;

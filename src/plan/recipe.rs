@@ -121,6 +121,7 @@ pub enum RecipeSource {
 
 /// One request to be.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Recipe {
     /// Its number within its phase, from 0.
     pub index: u64,
@@ -129,7 +130,8 @@ pub struct Recipe {
     /// When it is due, counted from the cell's T0; `None` when a user or another request decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arrival: Option<Ns>,
-    /// It is due so long after the measured request of that index ended.
+    /// It is due so long after the measured request of that index ended. It stands behind that one with only other
+    /// followers between, so that a load which reads on to the next request of its own has all that may follow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<After>,
     /// How long its user waits before sending it, counted from the end of the user's last request (closed loop). The
@@ -160,7 +162,7 @@ pub struct After {
 
 /// What a prompt is made of, small enough to keep a million of.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum PromptRecipe {
     /// Generated from the recipe's seed.
     Synthetic {

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::PromptRecipe;
 use super::config::{FileFields, FileFormat, FilePrompt, Prompt, RowOrder, SyntheticPrompt};
-use crate::sample::{BadLaw, FileError, Lines, Sampler};
+use crate::sample::{BadLaw, FileError, Lines, Sampler, json_fault};
 use crate::tokenizer::Tokenizer;
 use crate::units::{Ns, TokenCount};
 
@@ -117,6 +117,15 @@ impl Source {
         }
     }
 
+    /// Whether every row says how long its answer is.
+    pub(super) fn gives_lengths(&self) -> bool {
+        match self {
+            Self::Trace(_) => true,
+            Self::File(file) => file.rows.iter().all(|row| row.output_tokens.is_some()),
+            Self::Synthetic { .. } | Self::Text(_) => false,
+        }
+    }
+
     /// How many requests it has content for, where that is limited.
     pub(super) fn rows(&self) -> Option<u64> {
         match self {
@@ -138,7 +147,7 @@ fn synthetic(prompt: &SyntheticPrompt, dir: &Path) -> Result<Source, Problem> {
         }
         if tokens.least() < f64::from(prefix.tokens.0) {
             let (least, shared) = (tokens.least(), prefix.tokens.0);
-            let message = format!("a prompt may have only {least} tokens, but its prefix has {shared}");
+            let message = format!("a prompt may be as short as {least} tokens, but its prefix has {shared}");
             let help =
                 format!("set the smallest `prompt.tokens` to {shared} or more; the prefix is part of it");
             return Err(Problem::new("prompt.prefix.tokens", message, help));
@@ -176,7 +185,8 @@ fn file(prompt: &FilePrompt, dir: &Path, tokenizer: &dyn Tokenizer) -> Result<Te
 }
 
 fn text_row(line: &str, fields: &FileFields, tokenizer: &dyn Tokenizer) -> Result<TextRow, String> {
-    let row: Value = serde_json::from_str(line).map_err(|error| format!("is not JSON: {error}"))?;
+    let row: Value =
+        serde_json::from_str(line).map_err(|error| format!("is not JSON: {}", json_fault(&error)))?;
     let text = row.get(&fields.prompt).ok_or_else(|| format!("has no `{}`", fields.prompt))?;
     let text = text.as_str().ok_or_else(|| format!("`{}` is not a string", fields.prompt))?;
     let output_tokens = match fields.output_tokens.as_ref().and_then(|name| Some((name, row.get(name)?))) {

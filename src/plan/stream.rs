@@ -51,8 +51,9 @@ fn run_bounds(recipes: &[Recipe], repeat: u32) -> (usize, usize) {
 }
 
 impl RecipeStream {
-    /// Ends the warm-up: what follows is measured. Only a closed load whose warm-up is ended by time calls this; without
-    /// a warm-up left it changes nothing.
+    /// Ends the warm-up: what follows is measured. A closed load whose warm-up is ended by time calls this; without a
+    /// warm-up left it changes nothing. Called earlier than that it skips what is left of the warm-up, and only due times
+    /// behind a warm-up of so many requests depend on what was skipped.
     pub fn start_measuring(&mut self) {
         match &mut self.0 {
             Inner::Generated(walk) => walk.start_measuring(),
@@ -114,7 +115,7 @@ impl WorkloadPlan {
         Count { ended: !more, ..count }
     }
 
-    /// Whether the `repeat`-th run measures anything at all; decided without walking through the warm-up.
+    /// Whether the `repeat`-th run measures anything at all.
     pub(super) fn sends(&self, repeat: u32) -> bool {
         let mut stream = self.stream(repeat);
         stream.start_measuring();
@@ -186,7 +187,11 @@ impl Walk {
             self.until = self.duration.map(|duration| self.origin.saturating_add(duration));
         }
         self.phase = Phase::Measured;
-        self.warmed = self.index;
+        self.warmed = match self.warmup {
+            WarmupPlan::None => 0,
+            WarmupPlan::Requests(count) => count,
+            WarmupPlan::Duration(length) => self.generator.trace_rows_before(length),
+        };
         self.index = 0;
         self.events = 0.0;
     }
@@ -255,9 +260,9 @@ impl Walk {
                 self.events = gaps.next(self.events, self.index, self.keys.phase(self.phase));
                 profile.time_of(self.events).map_or(Due::Never, |at| Due::At(self.origin.saturating_add(at)))
             }
-            Clock::Trace { speed } => {
-                let row = self.warmed + self.index;
-                self.generator.trace_arrival(row, *speed).map_or(Due::Never, Due::At)
+            Clock::Trace { .. } => {
+                let row = self.warmed.saturating_add(self.index);
+                self.generator.trace_arrival(row).map_or(Due::Never, Due::At)
             }
         }
     }

@@ -2,11 +2,10 @@
 
 use super::generator::Clock;
 use super::{LoadPlan, Plan, RecipeSource, UserCurve, WarmupPlan, WorkloadPlan};
-use crate::record::Phase;
 use crate::units::{Duration, Ns};
 
 /// Arrivals that are counted one by one; an open load that sends more is told by its law's mean.
-const COUNTED: u64 = 1 << 22;
+const COUNTED: u64 = 1 << 20;
 
 /// What one run of a workload sends and how long it takes, as far as that is decided before it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,15 +53,13 @@ impl WorkloadPlan {
             WarmupPlan::Duration(length) => Some(length),
             WarmupPlan::Requests(_) => None,
         };
-        // A load that its duration ends lasts to its end; one that its requests or its trace end, to the last of them.
+        // A load that its duration ends lasts to that end; one that its requests or its trace end, to the last of them.
         let to_the_end = start.zip(self.duration).map(|(start, own)| start.saturating_add(own));
-        let replayed =
-            matches!(&self.recipes, RecipeSource::Generated(g) if matches!(g.clock, Clock::Trace { .. }));
         Expected {
             warmup: Some(count.warmup),
             measured: Some(count.measured),
             duration: Some(match to_the_end {
-                Some(end) if !by_requests && !replayed => end,
+                Some(end) if !by_requests => end,
                 _ => count.last,
             }),
         }
@@ -138,13 +135,10 @@ pub fn table(plan: &Plan) -> Vec<Row> {
 
 fn row(plan: &WorkloadPlan) -> Row {
     let mut stream = plan.stream(0);
-    if plan.is_endless() {
-        stream.start_measuring();
-    }
+    stream.start_measuring();
     let mut prompt = Gathered::default();
     let mut output = Gathered::default();
-    let measured = stream.filter(|recipe| recipe.phase == Phase::Measured);
-    for recipe in measured.take(plan.looked_at()) {
+    for recipe in stream.take(plan.looked_at()) {
         prompt.add(recipe.prompt.tokens());
         output.add(recipe.output_tokens);
     }

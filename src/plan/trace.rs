@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::config::{TimeUnit, TooLong, TraceFields, TraceFormat, TracePrompt};
 use super::source::{Problem, TraceRow, TraceRows};
-use crate::sample::{FileError, Lines, csv_fields};
+use crate::sample::{FileError, Lines, csv_fields, json_fault};
 use crate::units::{Ns, TokenCount};
 
 /// Tokens in one block of Mooncake's published traces.
@@ -147,7 +147,7 @@ fn fit(
         && ids.len() as u64 != u64::from(tokens.div_ceil(block_tokens))
     {
         return Err(reader.lines.error(format!(
-            "names {} blocks, but {tokens} prompt tokens are {} blocks of {block_tokens}; check `block_tokens`",
+            "names {} block ids for {tokens} prompt tokens, which are {} blocks of {block_tokens}; check `block_tokens`",
             ids.len(),
             tokens.div_ceil(block_tokens)
         )));
@@ -252,7 +252,8 @@ fn csv_row(
 }
 
 fn json_row(line: &str, fields: &TraceFields) -> Result<RawRow, String> {
-    let row: Value = serde_json::from_str(line).map_err(|error| format!("is not JSON: {error}"))?;
+    let row: Value =
+        serde_json::from_str(line).map_err(|error| format!("is not JSON: {}", json_fault(&error)))?;
     let field = |name: &str| row.get(name).ok_or_else(|| format!("has no `{name}`"));
     let count = |name: &str| {
         let value = field(name)?;

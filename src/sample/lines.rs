@@ -77,6 +77,16 @@ impl Lines {
     }
 }
 
+/// What is wrong with the JSON of one line, by column where it is known: the line is told by whoever read it.
+pub fn json_fault(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let fault = text.rsplit_once(" at line ").map_or(text.as_str(), |(fault, _)| fault);
+    match error.column() {
+        0 => fault.to_owned(),
+        column => format!("{fault} at column {column}"),
+    }
+}
+
 /// The fields of one CSV line (RFC 4180 without line breaks inside quotes). `None` when a quote is not closed.
 pub fn csv_fields(line: &str) -> Option<Vec<String>> {
     let mut fields = vec![String::new()];

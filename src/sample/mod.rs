@@ -9,6 +9,6 @@ mod sampler;
 mod seed;
 
 pub use distribution::{Empirical, Fixed, Lognormal, Normal, Quantity, Time, Tokens, Uniform, Zipf};
-pub use lines::{FileError, Lines, csv_fields};
+pub use lines::{FileError, Lines, csv_fields, json_fault};
 pub use sampler::{BadLaw, Sampler};
 pub use seed::{Draws, key, name_key, permuted};

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::{Draws, Empirical, FileError, Lines, Quantity, Time, Tokens, Zipf, csv_fields};
+use super::{Draws, Empirical, FileError, Lines, Quantity, Time, Tokens, Zipf, csv_fields, json_fault};
 use crate::units::{Duration, MILLISECOND, Ns, TokenCount};
 
 /// How many different values a Zipf law may have: its table is kept in memory.
@@ -194,7 +194,7 @@ fn column(law: &Empirical, dir: &Path, convert: Convert) -> Result<Vec<f64>, Fil
             }),
             None => match serde_json::from_str::<Value>(line) {
                 Ok(mut row) => row.get_mut(&law.column).map(Value::take),
-                Err(error) => return Err(lines.error(format!("is not JSON: {error}"))),
+                Err(error) => return Err(lines.error(format!("is not JSON: {}", json_fault(&error)))),
             },
         };
         let Some(found) = found else {
@@ -255,6 +255,106 @@ impl Sampler {
             Self::Uniform(min, _) | Self::Normal(_, _, min, _) | Self::Lognormal(_, _, min, _) => *min,
             Self::Zipf(first, _) => f64::from(*first),
             Self::Empirical(values) => values.iter().copied().fold(f64::INFINITY, f64::min),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const DRAWS: u64 = 40_000;
+
+    fn sampler(law: &str) -> Sampler {
+        let law: Tokens = serde_json::from_str(law).unwrap();
+        law.sampler(Path::new(".")).unwrap()
+    }
+
+    fn draws(sampler: &Sampler) -> Vec<f64> {
+        (0..DRAWS).map(|index| sampler.draw(&mut Draws::new(9, "test", index))).collect()
+    }
+
+    fn moments(values: &[f64]) -> (f64, f64) {
+        let mean = values.iter().sum::<f64>() / values.len() as f64;
+        let variance = values.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / values.len() as f64;
+        (mean, f64::sqrt(variance))
+    }
+
+    #[test]
+    fn moments_are_the_ones_written() {
+        let error = |std: f64| 4.0 * std / f64::sqrt(DRAWS as f64);
+        for law in ["normal", "lognormal"] {
+            let text = format!(r#"{{"kind": "{law}", "mean": 1000, "std": 100}}"#);
+            let (mean, std) = moments(&draws(&sampler(&text)));
+            assert!((mean - 1000.0).abs() < error(100.0), "{law}: {mean}");
+            assert!((std - 100.0).abs() < 3.0, "{law}: {std}");
+        }
+        let (mean, std) = moments(&draws(&sampler(r#"{"kind": "uniform", "min": 1, "max": 9}"#)));
+        assert!((mean - 5.0).abs() < error(2.582), "{mean}");
+        assert!((std - f64::sqrt(80.0 / 12.0)).abs() < 0.03, "{std}");
+    }
+
+    #[test]
+    fn zipf_has_its_probabilities() {
+        let values = draws(&sampler(r#"{"kind": "zipf", "min": 10, "max": 14, "exponent": 1.5}"#));
+        let total: f64 = (1..=5).map(|k| f64::powf(f64::from(k), -1.5)).sum();
+        for k in 1..=5 {
+            let p = f64::powf(f64::from(k), -1.5) / total;
+            let share = values.iter().filter(|v| **v as u32 == 9 + k as u32).count() as f64 / DRAWS as f64;
+            assert!(
+                (share - p).abs() < 4.0 * f64::sqrt(p * (1.0 - p) / DRAWS as f64),
+                "{k}: {share} against {p}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_spread_of_nothing_is_the_mean() {
+        for law in ["normal", "lognormal"] {
+            let sampler = sampler(&format!(r#"{{"kind": "{law}", "mean": 77, "std": 0}}"#));
+            assert_eq!(sampler.tokens(&mut Draws::new(1, "test", 1)), 77);
+        }
+    }
+
+    #[test]
+    fn times_are_nanoseconds() {
+        let time = |law: &str| {
+            let law: Time = serde_json::from_str(law).unwrap();
+            law.sampler(Path::new(".")).unwrap().ns(&mut Draws::new(1, "test", 1))
+        };
+        assert_eq!(time(r#""10ms""#), 10_000_000);
+        let drawn = time(r#"{"kind": "uniform", "min": "1ms", "max": "2ms"}"#);
+        assert!((1_000_000..=2_000_000).contains(&drawn));
+        assert_eq!(time(r#"{"kind": "normal", "mean": "0s", "std": "0s"}"#), 0);
+    }
+
+    #[test]
+    fn times_can_come_from_a_column_in_milliseconds() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("t.csv"), "ms\n1.5\n").unwrap();
+        let law = |path: &str| Time::Empirical(Empirical { path: path.into(), column: "ms".into() });
+        assert_eq!(law("t.csv").sampler(dir.path()).unwrap(), Sampler::Empirical(vec![1_500_000.0]));
+        std::fs::write(dir.path().join("bad.csv"), "ms\n1.5\n-1\n").unwrap();
+        insta::assert_snapshot!(law("bad.csv").sampler(dir.path()).unwrap_err(), @"bad.csv:3: `ms` is -1, which is not a time in milliseconds, 0 or more");
+    }
+
+    proptest! {
+        #[test]
+        fn draws_keep_their_bounds(min in 1..500_u32, span in 0..500_u32, mean in 1..1000_u32, std in 0..900_u32, index: u64) {
+            let max = min + span;
+            for law in [
+                format!(r#"{{"kind": "uniform", "min": {min}, "max": {max}}}"#),
+                format!(r#"{{"kind": "normal", "mean": {mean}, "std": {std}, "min": {min}, "max": {max}}}"#),
+                format!(r#"{{"kind": "lognormal", "mean": {mean}, "std": {std}, "min": {min}, "max": {max}}}"#),
+                format!(r#"{{"kind": "zipf", "min": {min}, "max": {max}, "exponent": 1.1}}"#),
+            ] {
+                let sampler = sampler(&law);
+                let tokens = sampler.tokens(&mut Draws::new(3, "test", index));
+                prop_assert!((min..=max).contains(&tokens), "{law}: {tokens}");
+                prop_assert!(sampler.least() >= f64::from(min));
+            }
         }
     }
 }

@@ -16,7 +16,7 @@ pub fn name_key(name: &str) -> u64 {
 
 /// Where `position` of `0..n` goes under the shuffle that `seed` names: a bijection of `0..n` that needs no memory.
 ///
-/// Four Feistel rounds over the smallest even number of bits that holds `n`, walked until the result lies below `n`
+/// Eight Feistel rounds over the smallest even number of bits that holds `n`, walked until the result lies below `n`
 /// (fewer than four steps on average). `position` must be below `n`.
 pub fn permuted(position: u64, n: u64, seed: u64) -> u64 {
     debug_assert!(position < n, "the position lies in the range that is shuffled");
@@ -25,7 +25,7 @@ pub fn permuted(position: u64, n: u64, seed: u64) -> u64 {
     let mut value = position;
     loop {
         let (mut left, mut right) = (value >> half, value & mask);
-        for round in 0..4 {
+        for round in 0..8 {
             (left, right) = (right, left ^ (key(&[seed, round, right]) & mask));
         }
         value = (left << half) | right;
@@ -97,5 +97,62 @@ impl Draws {
                 return d * v;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn a_shuffle_visits_each_once() {
+        for n in [1, 2, 3, 10, 64, 65, 1000] {
+            let seen: BTreeSet<u64> = (0..n).map(|at| permuted(at, n, 5)).collect();
+            assert_eq!(seen, (0..n).collect());
+        }
+        let pass = |seed| (0..50).map(|at| permuted(at, 50, seed)).collect::<Vec<_>>();
+        assert_ne!(pass(1), pass(2));
+    }
+
+    #[test]
+    fn every_place_of_a_shuffle_is_as_likely() {
+        const N: u64 = 10;
+        const SEEDS: u64 = 5000;
+        let mut counts = [[0_u32; N as usize]; N as usize];
+        for seed in 0..SEEDS {
+            for at in 0..N {
+                counts[at as usize][permuted(at, N, seed) as usize] += 1;
+            }
+        }
+        let expected = SEEDS as f64 / N as f64;
+        let chi: f64 = counts.iter().flatten().map(|c| (f64::from(*c) - expected).powi(2) / expected).sum();
+        // Of 100 cells each has variance 0.9 times its expectation; the sum has a standard deviation of about 13.
+        assert!((chi - 90.0).abs() < 4.0 * 13.0, "{chi}");
+    }
+
+    #[test]
+    fn gamma_has_mean_and_variance_equal_to_its_shape() {
+        for shape in [0.05, 0.5, 1.0, 3.0, 40.0] {
+            let values: Vec<f64> =
+                (0..20_000).map(|index| Draws::new(1, "gamma", index).gamma(shape)).collect();
+            let n = values.len() as f64;
+            let mean = values.iter().sum::<f64>() / n;
+            let variance = values.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / n;
+            assert!((mean - shape).abs() < 4.0 * f64::sqrt(shape / n), "shape {shape}: mean {mean}");
+            // The fourth central moment is 3 shape^2 + 6 shape.
+            let error = f64::sqrt((2.0 * shape * shape + 6.0 * shape) / n);
+            assert!((variance - shape).abs() < 4.0 * error, "shape {shape}: variance {variance}");
+        }
+    }
+
+    #[test]
+    fn streams_are_named_by_seed_purpose_and_index() {
+        let first = |seed, purpose, index| Draws::new(seed, purpose, index).bits();
+        let all = [first(1, "a", 0), first(2, "a", 0), first(1, "b", 0), first(1, "a", 1), first(0, "a", 1)];
+        assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
+        assert_eq!(first(1, "a", 0), first(1, "a", 0));
+        assert_ne!(key(&[1, 2]), key(&[2, 1]));
     }
 }

@@ -94,3 +94,56 @@ impl Tokenizer for Mock {
         Self::pieces(text).count() as u32
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn cuts_by_its_rules() {
+        let pieces: Vec<&str> = Mock::pieces("Hello tokenizer,  12345 naïve日本\n x").collect();
+        let wanted =
+            ["Hello", " tokeni", "zer", ",", " ", " ", "123", "45", " naïve", "日", "本", "\n", " x"];
+        assert_eq!(pieces, wanted);
+        assert_eq!(Mock.count(""), 0);
+    }
+
+    #[test]
+    fn texts_read_like_words() {
+        insta::assert_snapshot!(Mock.text_of(12, 42), @"bovan bitit kiza detfos vanzo faver bingis nesas hasrat warda hetpa holwa");
+    }
+
+    #[test]
+    fn short_texts_are_distinct_too() {
+        for (tokens, seeds, least) in [(1, 1000, 985), (2, 10_000, 10_000), (8, 10_000, 10_000)] {
+            let texts: BTreeSet<String> = (0..seeds).map(|seed| Mock.text_of(tokens, seed)).collect();
+            assert!(texts.len() >= least, "{} different texts of {tokens} tokens", texts.len());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn texts_have_exactly_their_tokens(tokens in 0..600_u32, seed: u64) {
+            let text = Mock.text_of(tokens, seed);
+            prop_assert_eq!(Mock.encode(&text).len(), tokens as usize);
+            prop_assert_eq!(text.trim(), &text);
+            prop_assert!(Mock.text_of(tokens + 1, seed).starts_with(&text));
+        }
+
+        #[test]
+        fn joined_texts_have_the_sum(a in 1..50_u32, b in 1..50_u32, seeds: (u64, u64)) {
+            let (left, right) = (Mock.text_of(a, seeds.0), Mock.text_of(b, seeds.1));
+            prop_assert_eq!(Mock.count(&format!("{left} {right}")), a + b);
+        }
+
+        #[test]
+        fn pieces_make_up_the_text(text: String) {
+            prop_assert_eq!(Mock::pieces(&text).collect::<String>(), text.as_str());
+            prop_assert_eq!(Mock.encode(&text).len() as u32, Mock.count(&text));
+        }
+    }
+}

@@ -6,11 +6,15 @@
 mod curves;
 mod distribution;
 mod fields;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod flat;
 mod pool;
 mod request;
 mod resources;
 mod samples;
+#[cfg(test)]
+mod tests;
 mod totals;
 mod validity;
 

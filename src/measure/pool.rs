@@ -66,12 +66,12 @@ impl Pool {
                 if values.len() > self.distinct {
                     let mut histogram = empty_histogram();
                     for (value, count) in values.iter() {
-                        histogram.saturating_record_n(*value, *count);
+                        note(&mut histogram, *value, *count);
                     }
                     self.store = Store::Histogram(Box::new(histogram));
                 }
             }
-            Store::Histogram(histogram) => histogram.saturating_record_n(gap, count),
+            Store::Histogram(histogram) => note(histogram, gap, count),
         }
     }
 
@@ -88,7 +88,7 @@ impl Pool {
             (Store::Exact(own), Store::Histogram(theirs)) => {
                 let mut histogram = theirs.clone();
                 for (value, count) in own.iter() {
-                    histogram.saturating_record_n(*value, *count);
+                    note(&mut histogram, *value, *count);
                 }
                 self.store = Store::Histogram(histogram);
             }
@@ -184,6 +184,13 @@ impl Pool {
     }
 }
 
+/// Records into a histogram, which grows to the value by itself.
+fn note(histogram: &mut Histogram<u64>, value: Ns, count: u64) {
+    histogram
+        .record_n(value, count)
+        .expect("a histogram of 3 digits over all of u64 has 55,000 buckets: it fits");
+}
+
 fn empty_histogram() -> Histogram<u64> {
     Histogram::new(3).expect("3 significant digits are within the 0 to 5 that exist")
 }
@@ -250,6 +257,14 @@ mod tests {
     fn an_empty_pool_has_no_statistics() {
         let pool = Pool::default();
         assert_eq!((pool.mean(), pool.quantile(0.5), pool.max(), pool.std()), (None, None, None, None));
+    }
+
+    #[test]
+    fn a_histogram_grows_to_any_value() {
+        let mut pool = filled(&[(0, 1), (1, 1), (1 << 62, 2)], 0);
+        assert_eq!(pool.quantiles(&[0.2, 0.5, 0.9]), Some(vec![0, 1, 1 << 62]));
+        pool.merge(&filled(&[(5, 1)], 0));
+        assert_eq!((pool.count(), pool.quantile(0.6)), (5, Some(5)));
     }
 
     #[test]

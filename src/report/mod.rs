@@ -21,3 +21,4 @@ pub use files::{
 pub use model::*;
 pub use read::{ReadError, read};
 pub use sweep::{Sweep, SweepRow, sweeps};
+pub use templates::{EMBEDDED, Kind, RenderError, Template, embedded, find, render};

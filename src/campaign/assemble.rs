@@ -117,7 +117,8 @@ fn is_broken(metrics: &Metrics) -> bool {
     metrics.get("total_requests").is_some_and(|n| n > 0.0) && metrics.get("successful_requests") == Some(0.0)
 }
 
-fn verdict_of(code: u8) -> RunVerdict {
+/// The run's verdict by its exit code.
+pub fn verdict_of(code: u8) -> RunVerdict {
     match code {
         exit::PASS => RunVerdict::Pass,
         exit::FAILED => RunVerdict::Fail,

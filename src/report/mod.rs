@@ -21,4 +21,4 @@ pub use files::{
 pub use model::*;
 pub use read::{ReadError, read};
 pub use sweep::{Sweep, SweepRow, sweeps};
-pub use templates::{EMBEDDED, Kind, RenderError, Template, embedded, find, render};
+pub use templates::{EMBEDDED, Kind, RenderError, Template, embedded, find, render, render_standard};

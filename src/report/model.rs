@@ -1,5 +1,7 @@
 //! The report model.
 
+use std::path::PathBuf;
+
 use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -60,6 +62,9 @@ pub struct RunReport {
     pub warnings: Vec<String>,
     /// The stretches in which the run was played: more than one after a resume.
     pub segments: Vec<Segment>,
+    /// The files beside this one that belong to the run, relative to its folder.
+    #[serde(default)]
+    pub files: Vec<PathBuf>,
     /// What can not repeat: the machine, own memory, wall times.
     pub environment: Environment,
 }
@@ -234,6 +239,7 @@ impl RunReport {
             sweeps: Vec::new(),
             warnings: Vec::new(),
             segments: Vec::new(),
+            files: Vec::new(),
             environment: Environment::default(),
         }
     }

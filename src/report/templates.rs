@@ -140,8 +140,29 @@ pub fn find(name: &str, beside: &Path) -> Result<Template, RenderError> {
     })
 }
 
+impl Template {
+    /// Whether it can be parsed: tells before a run what would be told after it.
+    pub fn check(&self) -> Result<(), RenderError> {
+        registry(self).map(|_| ())
+    }
+}
+
+/// Renders a report with an embedded template.
+pub fn render_standard(report: &RunReport, name: &str) -> Result<String, RenderError> {
+    let template = embedded(name).map_or_else(|| find(name, Path::new("templates")), Ok)?;
+    render(report, &template)
+}
+
 /// Renders a report. A pure function of both; a variable that does not exist is an error.
 pub fn render(report: &RunReport, template: &Template) -> Result<String, RenderError> {
+    registry(template)?.render(&template.name, &context::context(report)).map_err(|error| {
+        let place = error.line_no.zip(error.column_no);
+        problem(template, place, explain(error.reason()))
+    })
+}
+
+/// A registry with this one template, its escaping and the helpers.
+fn registry(template: &Template) -> Result<Handlebars<'static>, RenderError> {
     let mut registry = Handlebars::new();
     registry.set_strict_mode(true);
     registry.set_prevent_indent(true);
@@ -156,10 +177,7 @@ pub fn render(report: &RunReport, template: &Template) -> Result<String, RenderE
     registry
         .register_template_string(&template.name, &template.source)
         .map_err(|error| problem(template, error.pos(), error.reason().to_string()))?;
-    registry.render(&template.name, &context::context(report)).map_err(|error| {
-        let place = error.line_no.zip(error.column_no);
-        problem(template, place, explain(error.reason()))
-    })
+    Ok(registry)
 }
 
 fn problem(template: &Template, place: Option<(usize, usize)>, problem: String) -> RenderError {

@@ -38,7 +38,8 @@ pub enum Outcome {
     CancelledByServer,
     /// Our side cancelled it, as the scenario asked (`cancel`). Not a failure.
     Cancelled,
-    /// Never sent, because the request it follows failed. Not in the totals.
+    /// Never sent, because the request it follows failed, or because the load ended (or `total_timeout` cut it off) while
+    /// it waited under `max_in_flight`. Not in the totals.
     Skipped,
     /// The run was interrupted while it was in flight. Not in the totals.
     Interrupted,

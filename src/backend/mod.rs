@@ -6,6 +6,8 @@
 pub mod config;
 pub mod mock;
 
+use std::borrow::Cow;
+
 use crate::plan::Recipe;
 use crate::record::{Outcome, TokenSource};
 use crate::units::Ns;
@@ -58,7 +60,7 @@ pub struct Finish {
 }
 
 /// What an engine knows of itself. `None` is what it cannot know; the reason stands in `unavailable`.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct EngineStats {
     /// Peak of tokens resident in referenced blocks.
     pub kv_used_tokens: Option<u64>,
@@ -89,7 +91,7 @@ pub struct EngineStats {
     /// Faults that were injected, in order.
     pub faults: Vec<InjectedFault>,
     /// Why a field above is `None`: flat metric name (`evict_ms`) to reason.
-    pub unavailable: Vec<(&'static str, String)>,
+    pub unavailable: Vec<(Cow<'static, str>, String)>,
 }
 
 /// One fault that was injected.

@@ -37,9 +37,11 @@ impl Part<'_> {
     fn counted(&self, filter: &[Condition]) -> impl Iterator<Item = &Record> {
         let records = self.samples.by_due().into_iter().filter(|record| record.outcome.is_counted());
         records.filter(move |record| {
-            filter.iter().all(|condition| {
-                let value = |metric| value_of(record, metric, self.samples.basis());
-                condition.is_met(value, |tag| self.tags.get(tag).cloned())
+            filter.iter().all(|condition| match &condition.on {
+                On::Metric(metric, limit) => value_of(record, metric, self.samples.basis())
+                    .is_some_and(|value| condition.op.holds(value, *limit)),
+                // Tags have chosen the workloads before.
+                On::Tag(..) => true,
             })
         })
     }

@@ -1,10 +1,60 @@
 //! Plays a plan's workload on a backend and hands over one record per request that was due.
+//!
+//! [`Load`] decides when requests are sent; [`play`] drives it and a backend, on the virtual or the real clock. It knows
+//! nothing of metrics, gates and reports: they listen as [`Observer`].
 
+mod chain;
+mod clock;
+mod flight;
+pub mod journal;
+mod load;
+mod play;
+#[cfg(test)]
+mod tests;
+mod users;
+
+use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::record::{GapRun, Record};
-use crate::units::Ns;
+use serde::{Deserialize, Serialize};
+
+pub use self::journal::CellKey;
+pub use self::load::{Load, Start, Unsent};
+pub use self::play::play;
+use crate::plan::Recipe;
+use crate::record::{GapRun, Phase, Record};
+use crate::units::{Duration, Ns};
+
+/// Where a load takes its recipes from: the warm-up's first, then the measured ones, each phase in the order of index.
+/// Recipes that follow another stand behind it, best directly.
+pub trait Recipes: Iterator<Item = Recipe> {
+    /// Ends the warm-up: the next recipe is a measured one. Called once, when a warm-up of fixed length is over.
+    fn start_measuring(&mut self);
+}
+
+/// What was done in an earlier part of the same run.
+#[derive(Debug, Clone, Default)]
+pub struct Resume {
+    /// The requests that have their final record. They are passed over. In an open load, arrivals and the end move back,
+    /// so that the first request that is left is due at T0; what follows a finished request counts from T0.
+    pub finished: HashSet<(Phase, u64)>,
+    /// How much of a closed load's `duration` was played; that much less is left.
+    pub elapsed: Ns,
+}
+
+/// Why a run could not go on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RunError {
+    /// The backend has an event that never happens.
+    #[error(
+        "the backend stands still at {at}: it says that something is due and does nothing; this is a bug in the backend"
+    )]
+    StandsStill {
+        /// Since when, from T0.
+        at: Duration,
+    },
+}
 
 /// Hears each record as its request ends, in order of ending.
 pub trait Observer {
@@ -23,22 +73,27 @@ pub enum Flow {
 
 /// Asks a run to stop. Shared with signal handlers.
 #[derive(Debug, Clone, Default)]
-pub struct Stop(Arc<AtomicU8>);
+pub struct Stop(Arc<AtomicUsize>);
 
 impl Stop {
     /// Asks for a stop because of a signal (its number, such as 2 for SIGINT).
     pub fn request(&self, signal: u8) {
-        self.0.store(signal, Ordering::Relaxed);
+        self.0.store(usize::from(signal), Ordering::Relaxed);
+    }
+
+    /// Where a signal handler leaves its number.
+    pub fn flag(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.0)
     }
 
     /// The signal that asked for a stop, if one did.
     pub fn requested(&self) -> Option<u8> {
-        Some(self.0.load(Ordering::Relaxed)).filter(|signal| *signal != 0)
+        u8::try_from(self.0.load(Ordering::Relaxed)).ok().filter(|signal| *signal != 0)
     }
 }
 
 /// What playing one cell came to, beside its records.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Played {
     /// From T0 to the start of measuring.
     pub measure_start: Ns,
@@ -53,7 +108,7 @@ pub struct Played {
 }
 
 /// How playing a cell ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ending {
     /// Everything that was due has its record.
     Complete,

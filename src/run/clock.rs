@@ -1,0 +1,146 @@
+//! The two clocks a run can be played on.
+
+use super::Stop;
+use crate::backend::config::Clock;
+use crate::units::{MICROSECOND, MILLISECOND, Ns};
+
+/// The longest sleep before a run looks whether it is asked to stop.
+const LONGEST_SLEEP: Ns = 50 * MILLISECOND;
+/// How long before a deadline sleeping gives way to looking at the clock: what a timer may come late.
+const SPIN: Ns = 50 * MICROSECOND;
+
+/// Time since T0.
+#[derive(Debug)]
+pub(super) enum Timeline {
+    /// Jumps from event to event.
+    Virtual(Ns),
+    /// The machine's monotonic clock.
+    Real(Monotonic),
+}
+
+impl Timeline {
+    /// T0 is now.
+    pub(super) fn start(clock: Clock) -> Self {
+        match clock {
+            Clock::Virtual => Self::Virtual(0),
+            Clock::Real => Self::Real(Monotonic::start()),
+        }
+    }
+
+    pub(super) fn now(&self) -> Ns {
+        match self {
+            Self::Virtual(now) => *now,
+            Self::Real(clock) => clock.now(),
+        }
+    }
+
+    /// The time that is recorded for something that the backend says happened at `at`: what it says on the virtual
+    /// clock, the time at which it is heard of on the real one.
+    pub(super) fn stamp(&self, at: Ns) -> Ns {
+        match self {
+            Self::Virtual(_) => at,
+            Self::Real(clock) => clock.now(),
+        }
+    }
+
+    /// Waits until `deadline`, or for a shorter time: the caller looks at the time again. Returns soon after a stop.
+    pub(super) fn wait(&mut self, deadline: Ns, stop: &Stop) {
+        match self {
+            Self::Virtual(now) => *now = deadline.max(*now),
+            Self::Real(clock) => {
+                let sleep = deadline.saturating_sub(SPIN).min(clock.now().saturating_add(LONGEST_SLEEP));
+                if clock.now() < sleep {
+                    clock.sleep_until(sleep);
+                }
+                let spin = clock.now().saturating_add(SPIN) >= deadline;
+                while spin && clock.now() < deadline && stop.requested().is_none() {
+                    std::hint::spin_loop();
+                }
+            }
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+pub(super) use self::linux::Monotonic;
+
+#[cfg(not(target_os = "linux"))]
+pub(super) use self::portable::Monotonic;
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::num::NonZeroU64;
+
+    use rustix::thread::{ClockId, clock_nanosleep_absolute, current_timer_slack, set_current_timer_slack};
+    use rustix::time::{Timespec, clock_gettime};
+
+    use crate::units::{Ns, SECOND};
+
+    /// `CLOCK_MONOTONIC` from T0, with absolute sleeps that the kernel does not round.
+    #[derive(Debug)]
+    pub(in crate::run) struct Monotonic {
+        origin: Ns,
+        /// The thread's timer slack before.
+        slack: Option<NonZeroU64>,
+    }
+
+    impl Monotonic {
+        pub(in crate::run) fn start() -> Self {
+            let slack = current_timer_slack().ok().and_then(NonZeroU64::new);
+            // Without leave to set it, sleeps end up to 50 us late, which the spin before each deadline takes up.
+            let _ = set_current_timer_slack(Some(NonZeroU64::MIN));
+            Self { origin: read(), slack }
+        }
+
+        pub(in crate::run) fn now(&self) -> Ns {
+            read().saturating_sub(self.origin)
+        }
+
+        /// Sleeps until `at` since T0, or until a signal comes.
+        pub(in crate::run) fn sleep_until(&self, at: Ns) {
+            let at = self.origin.saturating_add(at);
+            let request = Timespec { tv_sec: (at / SECOND) as i64, tv_nsec: (at % SECOND) as _ };
+            // A signal ends the sleep early; the caller looks at the time again.
+            let _ = clock_nanosleep_absolute(ClockId::Monotonic, &request);
+        }
+    }
+
+    impl Drop for Monotonic {
+        fn drop(&mut self) {
+            if self.slack.is_some() {
+                let _ = set_current_timer_slack(self.slack);
+            }
+        }
+    }
+
+    fn read() -> Ns {
+        let time = clock_gettime(rustix::time::ClockId::Monotonic);
+        time.tv_sec as Ns * SECOND + time.tv_nsec as Ns
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod portable {
+    use std::time::{Duration, Instant};
+
+    use crate::units::Ns;
+
+    /// The standard library's monotonic clock from T0.
+    #[derive(Debug)]
+    pub(in crate::run) struct Monotonic(Instant);
+
+    impl Monotonic {
+        pub(in crate::run) fn start() -> Self {
+            Self(Instant::now())
+        }
+
+        pub(in crate::run) fn now(&self) -> Ns {
+            self.0.elapsed().as_nanos() as Ns
+        }
+
+        /// Sleeps until `at` since T0.
+        pub(in crate::run) fn sleep_until(&self, at: Ns) {
+            std::thread::sleep(Duration::from_nanos(at.saturating_sub(self.now())));
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! The driver: interleaves load, backend and timeouts, on either clock.
+
+use std::collections::VecDeque;
+
+use rustc_hash::FxHashMap;
+
+use super::clock::Timeline;
+use super::flight::{Ended, Flight, unsent};
+use super::load::{Load, Start};
+use super::{Ending, Flow, Observer, Played, Recipes, Resume, RunError, Stop};
+use crate::backend::config::Clock;
+use crate::backend::{Finish, RequestId, Sink, Stepped};
+use crate::plan::WorkloadPlan;
+use crate::record::{GapRun, Outcome, Phase, Record};
+use crate::units::{Duration, Ns};
+
+/// How often a backend may say that something is due, and then do nothing.
+const IDLE_STEPS: u32 = 1000;
+
+/// Plays one cell: every request that is due gets exactly one record, also when the run is cut off.
+///
+/// At one instant the backend's events come first, then timeouts, then what the load sends, each in the order of
+/// submission. So a user's next request is sent at the instant at which the last one ended, and an answer that is
+/// complete at its deadline counts.
+///
+/// On the virtual clock, time jumps to the next event and records carry the backend's own times. On the real clock the
+/// calling thread sleeps until the next event and records carry the times at which events were heard of; the backend's
+/// times are never adjusted to those, so delays do not add up.
+///
+/// When `stop` or `observer` asks for it, nothing new starts and what is in flight ends as [`Outcome::Interrupted`].
+///
+/// # Errors
+/// When the backend stands still: it says that something is due and does nothing.
+pub fn play(
+    plan: &WorkloadPlan,
+    recipes: impl Recipes,
+    backend: &mut dyn Stepped,
+    clock: Clock,
+    stop: &Stop,
+    observer: &mut dyn Observer,
+    resume: &Resume,
+) -> Result<Played, RunError> {
+    let player = Player {
+        timeout: plan.timeout,
+        load: Load::new(plan, recipes, resume),
+        backend,
+        clock: Timeline::start(clock),
+        observer,
+        abort: None,
+        flights: Flights::default(),
+        deadlines: VecDeque::new(),
+        next_id: 0,
+        measuring: None,
+        measured_end: 0,
+        measured_in_flight: 0,
+        max_in_flight: 0,
+    };
+    player.run(stop, plan.total_timeout)
+}
+
+/// The requests in flight, and what was heard of them since the last look.
+#[derive(Debug, Default)]
+struct Flights {
+    live: FxHashMap<RequestId, Flight>,
+    /// Ended by the backend, in order.
+    ended: Vec<(RequestId, Ended)>,
+    /// Had all the tokens that our side wants.
+    cancelled: Vec<RequestId>,
+    /// Emptied lists, for their memory.
+    spare: Vec<Vec<GapRun>>,
+}
+
+/// What the backend talks to.
+struct Hearing<'a> {
+    flights: &'a mut Flights,
+    clock: &'a Timeline,
+    heard: bool,
+}
+
+impl Sink for Hearing<'_> {
+    fn tokens(&mut self, id: RequestId, at: Ns, gap: Ns, count: u32) {
+        self.heard = true;
+        // On the real clock they are all heard of at once, whatever the backend says of their gaps.
+        let gap = if matches!(self.clock, Timeline::Virtual(_)) { gap } else { 0 };
+        let Some(flight) = self.flights.live.get_mut(&id) else { return };
+        if count == 0 || flight.is_cancelled() {
+            return;
+        }
+        flight.on_tokens(self.clock.stamp(at), gap, count);
+        if flight.is_cancelled() {
+            self.flights.cancelled.push(id);
+        }
+    }
+
+    fn finished(&mut self, id: RequestId, at: Ns, end: Finish) {
+        self.heard = true;
+        self.flights.ended.push((id, Ended::told(self.clock.stamp(at), end)));
+    }
+}
+
+struct Player<'a, R> {
+    timeout: Ns,
+    load: Load<'a, R>,
+    backend: &'a mut dyn Stepped,
+    clock: Timeline,
+    observer: &'a mut dyn Observer,
+    abort: Option<String>,
+    flights: Flights,
+    /// When requests time out, in order; entries of ended ones are passed over.
+    deadlines: VecDeque<(Ns, RequestId)>,
+    next_id: RequestId,
+    measuring: Option<Ns>,
+    measured_end: Ns,
+    measured_in_flight: u32,
+    max_in_flight: u32,
+}
+
+impl<R: Recipes> Player<'_, R> {
+    fn run(mut self, stop: &Stop, total_timeout: Option<Ns>) -> Result<Played, RunError> {
+        let ending = loop {
+            if let Some(signal) = stop.requested() {
+                break Ending::Interrupted(signal);
+            }
+            let now = self.clock.now();
+            self.hear(now)?;
+            self.time_out(now);
+            if total_timeout.is_some_and(|total| now >= total) && !self.is_done() {
+                break Ending::TimedOut;
+            }
+            self.send(now)?;
+            if let Some(reason) = self.abort.take() {
+                break Ending::Aborted(reason);
+            }
+            let deadline = self.deadlines.front().map(|(at, _)| *at);
+            let events = [self.load.next_due(), self.backend_event(), deadline];
+            match events.into_iter().flatten().min() {
+                Some(next) if !self.is_done() => {
+                    self.clock.wait(next.min(total_timeout.unwrap_or(Ns::MAX)), stop);
+                }
+                _ => break Ending::Complete,
+            }
+        };
+        self.cut_off(&ending);
+        let now = self.clock.now();
+        let measure_start = self.measuring.unwrap_or(now);
+        let mut measure_end = self.measured_end.max(measure_start);
+        if ending == Ending::Complete && self.measuring.is_some() {
+            measure_end = measure_end.max(self.load.ended_by_time().unwrap_or(0));
+        }
+        let stats = self.backend.stats(now.max(measure_end));
+        Ok(Played { measure_start, measure_end, max_in_flight: self.max_in_flight, stats, ending })
+    }
+
+    fn is_done(&self) -> bool {
+        self.flights.live.is_empty() && self.load.next_due().is_none()
+    }
+
+    /// The backend's next event, as long as somebody waits for an answer.
+    fn backend_event(&self) -> Option<Ns> {
+        self.backend.next_event().filter(|_| !self.flights.live.is_empty())
+    }
+
+    /// Plays the backend up to `now`, instant by instant, so that cancelling takes effect at its own time.
+    fn hear(&mut self, now: Ns) -> Result<(), RunError> {
+        let (mut idle, mut last) = (0, None);
+        while let Some(at) = self.backend.next_event().filter(|at| *at <= now) {
+            let mut hearing = Hearing { flights: &mut self.flights, clock: &self.clock, heard: false };
+            self.backend.advance(at, &mut hearing);
+            idle = if hearing.heard || last != Some(at) { 0 } else { idle + 1 };
+            last = Some(at);
+            if idle >= IDLE_STEPS {
+                return Err(RunError::StandsStill { at: Duration(at) });
+            }
+            self.close_ended();
+            self.close_cancelled(at);
+        }
+        Ok(())
+    }
+
+    fn close_ended(&mut self) {
+        let mut ended = std::mem::take(&mut self.flights.ended);
+        for (id, ended) in ended.drain(..) {
+            self.close(id, ended);
+        }
+        self.flights.ended = ended;
+    }
+
+    fn close_cancelled(&mut self, at: Ns) {
+        while let Some(id) = self.flights.cancelled.pop() {
+            if self.flights.live.contains_key(&id) {
+                self.backend.cancel(id, at);
+                self.close(id, Ended::here(self.clock.stamp(at), Outcome::Cancelled, None));
+            }
+        }
+    }
+
+    /// Ends what is in flight too long.
+    fn time_out(&mut self, now: Ns) {
+        while let Some((deadline, id)) = self.deadlines.front().copied() {
+            let live = self.flights.live.contains_key(&id);
+            if live && deadline > now {
+                break;
+            }
+            self.deadlines.pop_front();
+            if live {
+                self.backend.cancel(id, now);
+                let message = format!("no complete answer within {}", Duration(self.timeout));
+                let ended = Ended::here(self.clock.stamp(now), Outcome::TimedOut, Some(message.into()));
+                self.close(id, ended);
+            }
+        }
+        // One long request must not keep the entries of all that ended behind it.
+        if self.deadlines.len() > 64 + 2 * self.flights.live.len() {
+            let live = &self.flights.live;
+            self.deadlines.retain(|(_, id)| live.contains_key(id));
+        }
+    }
+
+    /// Sends what is due by `now`.
+    fn send(&mut self, now: Ns) -> Result<(), RunError> {
+        loop {
+            let start = if self.abort.is_some() { None } else { self.load.poll(now) };
+            if self.measuring.is_none()
+                && let Some(at) = self.load.measuring()
+            {
+                self.measuring = Some(at);
+                self.backend.start_measuring(now);
+            }
+            while let Some(unsent_one) = self.load.take_unsent() {
+                let mut record = unsent(&unsent_one.recipe, unsent_one.due, self.clock.stamp(now));
+                record.outcome = Outcome::Skipped;
+                record.message = Some(unsent_one.reason.into());
+                self.hand_over(&record, &[]);
+            }
+            let Some(start) = start else { return Ok(()) };
+            let sent = self.clock.now();
+            if sent > now {
+                self.hear(sent)?;
+            }
+            self.submit(start, sent);
+        }
+    }
+
+    fn submit(&mut self, start: Start, sent: Ns) {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.backend.submit(id, &start.recipe, sent);
+        if start.recipe.phase == Phase::Measured {
+            self.measured_in_flight += 1;
+            self.max_in_flight = self.max_in_flight.max(self.measured_in_flight);
+        }
+        self.deadlines.push_back((sent.saturating_add(self.timeout), id));
+        let gaps = self.flights.spare.pop().unwrap_or_default();
+        self.flights.live.insert(id, Flight::new(start, sent, gaps));
+    }
+
+    /// Makes a request's record, and tells the load.
+    fn close(&mut self, id: RequestId, ended: Ended) {
+        let at = ended.at;
+        let Some((start, sent, outcome)) = self.record(id, ended) else { return };
+        self.load.on_finished(&start, sent, outcome, at);
+    }
+
+    fn record(&mut self, id: RequestId, ended: Ended) -> Option<(Start, Ns, Outcome)> {
+        let flight = self.flights.live.remove(&id)?;
+        let sent = flight.sent;
+        let (record, mut gaps, start) = flight.close(ended);
+        if record.phase == Phase::Measured {
+            self.measured_in_flight -= 1;
+        }
+        self.hand_over(&record, &gaps);
+        gaps.clear();
+        self.flights.spare.push(gaps);
+        Some((start, sent, record.outcome))
+    }
+
+    fn hand_over(&mut self, record: &Record, gaps: &[GapRun]) {
+        if record.phase == Phase::Measured {
+            self.measured_end = self.measured_end.max(record.end);
+        }
+        if let Flow::Abort(reason) = self.observer.on_record(record, gaps) {
+            self.abort.get_or_insert(reason);
+        }
+    }
+
+    /// Ends what is in flight, and records what was due and not sent.
+    fn cut_off(&mut self, ending: &Ending) {
+        let now = self.clock.now();
+        let (flying, waiting, message) = match ending {
+            Ending::Complete => return,
+            Ending::TimedOut => (Outcome::TimedOut, Outcome::Skipped, "cut off by `total_timeout`"),
+            Ending::Aborted(_) => (Outcome::Interrupted, Outcome::Interrupted, "the run was aborted"),
+            Ending::Interrupted(_) => (Outcome::Interrupted, Outcome::Interrupted, "the run was interrupted"),
+        };
+        let mut ids: Vec<RequestId> = self.flights.live.keys().copied().collect();
+        ids.sort_unstable();
+        for id in ids {
+            self.backend.cancel(id, now);
+            self.record(id, Ended::here(now, flying, Some(message.into())));
+        }
+        for (due, recipe) in self.load.stop(now) {
+            let mut record = unsent(&recipe, due, now);
+            (record.outcome, record.message) = (waiting, Some(message.into()));
+            self.hand_over(&record, &[]);
+        }
+    }
+}

@@ -384,7 +384,7 @@ fn warnings(cell: &CellInput<'_>, totals: &Totals) -> Vec<String> {
         match &run.ending {
             Ending::Complete => {}
             Ending::TimedOut => {
-                warnings.push("total_timeout cut the workload off; requests after it were not sent".into())
+                warnings.push("total_timeout cut the workload off; requests after it were not sent".into());
             }
             Ending::Aborted(reason) => warnings.push(format!("the workload was aborted: {reason}")),
             Ending::Interrupted(signal) => {

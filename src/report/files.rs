@@ -215,6 +215,9 @@ struct Row<'a> {
 }
 
 /// `requests.jsonl`: one JSON object per measured request, at most `limit` of them.
+///
+/// # Panics
+/// Never: a row is plain JSON.
 pub fn requests_jsonl(logs: &[RequestLog<'_>], limit: usize) -> OutputFile {
     let mut text = String::new();
     let rows = logs.iter().flat_map(|log| log.records.iter().map(move |record| row(log, record)));

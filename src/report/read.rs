@@ -50,6 +50,9 @@ pub fn read(path: &Path) -> Result<RunReport, ReadError> {
     let bytes = std::fs::read(&file).map_err(|source| ReadError::Io { path: file.clone(), source })?;
     let shape = |problem: String| ReadError::Shape { path: file.clone(), problem };
     let value: Value = serde_json::from_slice(&bytes).map_err(|error| shape(format!("no JSON: {error}")))?;
+    if !value.is_object() {
+        return Err(shape("neither a run.json nor a benchmark_summary.json: it is no JSON object".into()));
+    }
     if value.get("cells").is_some() {
         let version = value.get("schema_version").and_then(Value::as_u64);
         if version != Some(u64::from(RUN_VERSION)) {

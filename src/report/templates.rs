@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use handlebars::{Handlebars, RenderErrorReason};
+use handlebars::{Handlebars, RenderErrorReason, TemplateErrorReason};
 
 use super::{RunReport, context, format};
 
@@ -153,9 +153,15 @@ pub fn render(report: &RunReport, template: &Template) -> Result<String, RenderE
         Kind::Raw => registry.register_escape_fn(handlebars::no_escape),
     }
     format::register(&mut registry);
-    registry
-        .register_template_string(&template.name, &template.source)
-        .map_err(|error| problem(template, error.pos(), error.reason().to_string()))?;
+    registry.register_template_string(&template.name, &template.source).map_err(|error| {
+        let text = match error.reason() {
+            TemplateErrorReason::InvalidSyntax(_) => {
+                "the syntax is broken here: a tag or a block that is not closed, perhaps".into()
+            }
+            other => lower(&other.to_string()),
+        };
+        problem(template, error.pos(), text)
+    })?;
     registry.render(&template.name, &context::context(report)).map_err(|error| {
         let place = error.line_no.zip(error.column_no);
         problem(template, place, explain(error.reason()))
@@ -179,10 +185,15 @@ fn explain(reason: &RenderErrorReason) -> String {
             "a value that is used here does not exist; `run.json` shows what there is".into()
         }
         RenderErrorReason::HelperNotFound(name) => format!("there is no helper `{name}`"),
-        other => {
-            let text = other.to_string();
-            let mut chars = text.chars();
-            chars.next().map(|first| first.to_lowercase().chain(chars).collect()).unwrap_or_default()
+        RenderErrorReason::ParamNotFoundForIndex(helper, at) => {
+            format!("the helper `{helper}` lacks its parameter {}", at + 1)
         }
+        other => lower(&other.to_string()),
     }
+}
+
+/// Starts a message of the template engine as ours start: in lower case.
+fn lower(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map(|first| first.to_lowercase().chain(chars).collect()).unwrap_or_default()
 }

@@ -75,13 +75,13 @@ impl Metrics {
 
     /// The flat object as it stands in the file.
     pub fn flat(&self) -> Flat {
-        let fields = fields().into_iter().map(|field| {
+        let fields = fields().iter().map(|field| {
             let value = match field.name.as_str() {
                 "unavailable" => json!(self.unavailable),
                 "warnings" => json!(self.warnings),
                 name => self.values.get(name).cloned().unwrap_or(Value::Null),
             };
-            (field.name, value)
+            (field.name.clone(), value)
         });
         fields.collect()
     }
@@ -323,7 +323,7 @@ impl Draft {
                 metrics.unavailable.insert(field.name.clone(), reason);
                 Value::Null
             });
-            metrics.values.insert(field.name, value);
+            metrics.values.insert(field.name.clone(), value);
         }
         metrics
     }

@@ -161,7 +161,7 @@ fn nothing_measured_is_null_and_never_zero_or_nan() {
 fn the_flat_object_has_exactly_the_fields_in_order() {
     let (samples, played) = stress();
     let flat = measured(&samples, &[played]).flat();
-    let names: Vec<_> = fields().into_iter().map(|field| field.name).collect();
+    let names: Vec<_> = fields().iter().map(|field| field.name.clone()).collect();
     assert_eq!(flat.keys().cloned().collect::<Vec<_>>(), names);
 }
 

@@ -21,12 +21,16 @@ pub(super) fn context(report: &RunReport) -> Value {
     root["judgements"] = report.judgements.iter().map(judgement).collect();
     root["suites"] = suites(report);
     root["gates"] = gates(report);
-    root["cells"] = report.cells.iter().map(|own| cell(report, own)).collect();
+    if let Some(cells) = root["cells"].as_array_mut() {
+        for (value, own) in cells.iter_mut().zip(&report.cells) {
+            derive(value, report, own);
+        }
+    }
     root
 }
 
-fn cell(report: &RunReport, cell: &CellReport) -> Value {
-    let mut value = json!(cell);
+/// Adds to a cell what is derived from it.
+fn derive(value: &mut Value, report: &RunReport, cell: &CellReport) {
     let metrics = &mut value["metrics"];
     for field in fields() {
         if metrics.get(&field.name).is_none() {
@@ -41,7 +45,6 @@ fn cell(report: &RunReport, cell: &CellReport) -> Value {
     value["judgements"] = report.judged(cell).map(judgement).collect();
     value["findings"] = json!(findings(report, cell));
     value["slug"] = json!(slug(&cell.workload));
-    value
 }
 
 fn word(verdict: Verdict) -> &'static str {

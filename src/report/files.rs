@@ -1,13 +1,14 @@
 //! The files that are not templates: the contract's JSON, run.json, sweep.csv, requests.jsonl.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use indexmap::IndexMap;
 use schemars::Schema;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{RunReport, Sweep};
+use super::{RenderError, RunReport, Sweep, find, render};
 use crate::measure::{Flat, rounded};
 use crate::record::{Basis, Record, TokenSource};
 use crate::units::{Ns, ms};
@@ -86,6 +87,23 @@ pub fn benchmark_summary(report: &RunReport) -> OutputFile {
         },
     });
     OutputFile { name: "benchmark_summary.json".into(), bytes: pretty(&summary) }
+}
+
+/// The standard set of one folder, but for `requests.jsonl`: the contract's files, the rendered reports, `run.json`, and
+/// `sweep.csv` where there is a matrix. A `report.md.hbs`, `report.html.hbs` or `junit.xml.hbs` in the scenario's folder
+/// `beside` (see [`find`]) replaces the one that ships. Only the `.hbs` name counts here: `report.html` may be an output.
+pub fn standard_files(report: &RunReport, beside: &Path) -> Result<Vec<OutputFile>, RenderError> {
+    let mut files = metrics_files(report);
+    files.push(benchmark_summary(report));
+    for (name, template) in
+        [("REPORT.md", "report.md.hbs"), ("report.html", "report.html.hbs"), ("junit.xml", "junit.xml.hbs")]
+    {
+        let text = render(report, &find(template, beside)?)?;
+        files.push(OutputFile { name: name.into(), bytes: text.into_bytes() });
+    }
+    files.push(run_json(report));
+    files.extend(sweep_csv(&report.sweeps));
+    Ok(files)
 }
 
 /// `run.json`: the report itself.

@@ -20,7 +20,7 @@ mod tests;
 
 pub use files::{
     OutputFile, RequestLog, benchmark_summary, metrics_files, requests_jsonl, run_json, run_schema, slug,
-    sweep_csv,
+    standard_files, sweep_csv,
 };
 pub use model::*;
 pub use read::{ReadError, read};

@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{BackendReport, CellReport, Overall, RUN_VERSION, RunReport, RunVerdict, sweeps};
+use super::{CellReport, Overall, RUN_VERSION, RunReport, RunVerdict, sweeps};
 use crate::gate::Judgement;
 use crate::measure::Flat;
 
@@ -104,14 +104,6 @@ impl Summary {
     fn into_report(self) -> RunReport {
         let cells: Vec<CellReport> =
             self.workloads.into_iter().map(|(name, metrics)| cell(name, metrics)).collect();
-        let mut backends: Vec<BackendReport> = Vec::new();
-        for cell in &cells {
-            let text = |key: &str| cell.metrics.get(key).and_then(Value::as_str).map(str::to_owned);
-            let Some((name, model)) = text("backend").zip(text("model")) else { continue };
-            if backends.iter().all(|known| known.name != name) {
-                backends.push(BackendReport { kind: name.clone(), name, model });
-            }
-        }
         let own = Overall::of(&cells, self.overall.get("passed").and_then(Value::as_bool));
         let whole = |key: &str| self.overall.get(key).and_then(Value::as_u64);
         let number = |key: &str| self.overall.get(key).and_then(Value::as_f64);
@@ -136,7 +128,6 @@ impl Summary {
             content_digest: run.content_digest,
             verdict: run.verdict,
             exit_code: run.exit_code,
-            backends,
             sweeps: sweeps(&cells, &self.gates),
             cells,
             judgements: self.gates,

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use handlebars::{Handlebars, RenderErrorReason, TemplateErrorReason};
+use handlebars::{Context, Handlebars, RenderErrorReason, TemplateErrorReason};
 
 use super::{RunReport, context, format};
 
@@ -162,7 +162,7 @@ pub fn render(report: &RunReport, template: &Template) -> Result<String, RenderE
         };
         problem(template, error.pos(), text)
     })?;
-    registry.render(&template.name, &context::context(report)).map_err(|error| {
+    registry.render_with_context(&template.name, &Context::from(context::context(report))).map_err(|error| {
         let place = error.line_no.zip(error.column_no);
         problem(template, place, explain(error.reason()))
     })

@@ -10,7 +10,7 @@ use sagebench::measure::Samples;
 use sagebench::plan::{Plan, plan};
 use sagebench::record::{GapRun, Record};
 use sagebench::report::{RunReport, read, render_standard};
-use sagebench::run::{Finished, Flow, Observer, Stop, play};
+use sagebench::run::{Flow, Observer, Resume, Stop, play};
 use sagebench::scenario::Scenario;
 use sagebench::tokenizer;
 
@@ -51,11 +51,11 @@ fn keep(scenario: &Scenario, plan: &Plan) -> Samples {
     play(
         workload,
         workload.stream(0),
-        &Finished::default(),
         &mut mock,
         Clock::Virtual,
         &Stop::default(),
         &mut keep,
+        &Resume::default(),
     )
     .expect("the virtual clock does not fail");
     keep.0

@@ -11,7 +11,7 @@ use sagebench::measure::{Distribution, Samples};
 use sagebench::metric::Metric;
 use sagebench::plan::plan;
 use sagebench::record::{GapRun, Record};
-use sagebench::run::{Finished, Flow, Observer, Stop, play};
+use sagebench::run::{Flow, Observer, Resume, Stop, play};
 use sagebench::scenario::Scenario;
 use sagebench::tokenizer;
 use sagebench::units::ms;
@@ -44,8 +44,8 @@ fn main() {
     for workload in &plan.workloads {
         let mut mock = Mock::open(config, &workload.family, 1, Path::new(".")).expect("the mock is valid");
         let mut keep = Keep(Samples::new(workload.load.basis()));
-        let (stop, finished) = (Stop::default(), Finished::default());
-        play(workload, workload.stream(0), &finished, &mut mock, Clock::Real, &stop, &mut keep)
+        let (stop, resume) = (Stop::default(), Resume::default());
+        play(workload, workload.stream(0), &mut mock, Clock::Real, &stop, &mut keep, &resume)
             .expect("the machine has a clock");
         let of = |name: &str| {
             let metric = Metric::named(name).expect("a metric of the table");

@@ -77,7 +77,7 @@ pub fn joined(earlier: Ns, last: Played) -> Played {
     let unavailable = METRICS
         .iter()
         .filter(|metric| own.iter().any(|start| metric.name.starts_with(start)))
-        .map(|metric| (metric.name, reason.to_owned()));
+        .map(|metric| (metric.flat().into(), reason.to_owned()));
     let stats = EngineStats {
         unavailable: unavailable.collect(),
         faults: last.stats.faults.clone(),

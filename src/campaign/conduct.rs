@@ -18,7 +18,7 @@ use crate::plan::WorkloadPlan;
 use crate::record::{GapRun, Outcome, Record};
 use crate::report::RunReport;
 use crate::run::journal::{self, Entry, Journal, JournalError};
-use crate::run::{CellKey, Ending, Finished, Flow, Observer, Played, RunError, Stop, play};
+use crate::run::{CellKey, Ending, Flow, Observer, Played, Resume, RunError, Stop, play};
 use crate::units::seconds;
 
 /// How a run is conducted.
@@ -284,15 +284,16 @@ impl<'p> Player<'_, 'p> {
             journal.write(&Entry::Cell { key: self.key, start_time: t0 })?;
         }
         let mut samples = Samples::new(self.plan.load.basis());
-        let mut finished = Finished::default();
+        let mut resume = Resume::default();
         for (record, gaps) in &done.records {
             // What the interruption cut off is played again.
             if record.outcome != Outcome::Interrupted {
-                finished.insert(record.phase, record.index);
+                resume.finished.insert((record.phase, record.index));
                 samples.push(record.clone(), gaps);
             }
         }
         let earlier = done.start_time.map(|_| earlier_time(&samples));
+        resume.elapsed = earlier.unwrap_or(0);
         let Backend::Mock(config) = &self.chosen.config;
         let seed = self.campaign.prepared.plan.seed;
         let dir = self.campaign.prepared.dir();
@@ -303,7 +304,7 @@ impl<'p> Player<'_, 'p> {
             Recorder { samples, journal: self.journal, failed: None, progress: self.progress, count: 0 };
         let recipes = self.plan.stream(self.key.repeat);
         let played =
-            play(self.plan, recipes, &finished, &mut engine, clock, self.settings.stop, &mut recorder)?;
+            play(self.plan, recipes, &mut engine, clock, self.settings.stop, &mut recorder, &resume)?;
         let Recorder { samples, failed, count, .. } = recorder;
         let length = seconds(played.measure_end.saturating_sub(played.measure_start));
         self.progress.finished(&start, length);

@@ -9,7 +9,7 @@ use super::prepare::Prepared;
 use crate::gate::{Facts, Judgement, outcome};
 use crate::record::Record;
 use crate::report::{
-    OutputFile, RequestLog, RunReport, benchmark_summary, metrics_files, render, render_standard,
+    OutputFile, RequestLog, RunReport, benchmark_summary, metrics_files, render,
     requests_jsonl, run_json, slug, sweep_csv,
 };
 
@@ -36,13 +36,10 @@ pub fn write(
         keep(folder.write(&name, &bytes).map_err(Into::into));
         written.push(name);
     }
-    let standard = [("REPORT.md", "report.md"), ("report.html", "report.html"), ("junit.xml", "junit.xml")];
-    let standard = standard.map(|(out, template)| (PathBuf::from(out), render_standard(report, template)));
-    let own = prepared.reports.iter().map(|(out, template)| (out.clone(), render(report, template)));
-    for (name, text) in standard.into_iter().chain(own) {
-        let text = text.map_err(CampaignError::from);
-        keep(text.and_then(|text| folder.write(&name, text.as_bytes()).map_err(Into::into)));
-        written.push(name);
+    for (name, template) in &prepared.reports {
+        let text = render(report, template).map_err(CampaignError::from);
+        keep(text.and_then(|text| folder.write(name, text.as_bytes()).map_err(Into::into)));
+        written.push(name.clone());
     }
     for file in sweep_csv(&report.sweeps).into_iter().chain([request_log(prepared, cells)]) {
         let name = PathBuf::from(&file.name);

@@ -10,7 +10,7 @@ use crate::backend::config::{Backend, Clock};
 use crate::gate::{Checked, Finding, Planned, PlannedBackend, PlannedWorkload, Site, check};
 use crate::plan::config::{Load, Requests};
 use crate::plan::{Plan, PlanError, plan, table};
-use crate::report::{Template, find};
+use crate::report::{STANDARD, Template, find};
 use crate::scenario::{
     Diagnostic, Failed, Format, Loaded, Options, Scenario, Sources, load, load_text, nearest, read_file,
 };
@@ -60,6 +60,9 @@ impl Chosen {
     }
 }
 
+/// Reports to write: the file in the results folder, and its template.
+pub type Reports = Vec<(PathBuf, Template)>;
+
 /// Everything a run needs.
 #[derive(Debug)]
 pub struct Prepared {
@@ -73,8 +76,8 @@ pub struct Prepared {
     pub plan: Plan,
     /// The parsed rules and SLOs.
     pub gates: Checked,
-    /// The scenario's own reports: where each goes, and its template.
-    pub reports: Vec<(PathBuf, Template)>,
+    /// The standard reports and the scenario's own: where each goes, and its template.
+    pub reports: Reports,
     /// Where texts stand; absent for a run of a plan file.
     pub loaded: Option<Loaded>,
 }
@@ -198,10 +201,17 @@ pub fn prepare_plan(path: &Path, changes: &Changes) -> Result<Prepared, Rejected
     Ok(Prepared { name, scenario, backends, plan, gates, reports, loaded: None })
 }
 
-/// The templates of the scenario's own reports, found and compiled before anything runs.
-fn reports(scenario: &Scenario, dir: &Path) -> Result<Vec<(PathBuf, Template)>, Vec<(usize, String)>> {
+/// The templates of the standard reports and of the scenario's own, found and compiled before anything runs. An error
+/// carries the position in `reports`; one in a standard report's template stands at the first.
+fn reports(scenario: &Scenario, dir: &Path) -> Result<Reports, Vec<(usize, String)>> {
     let mut found = Vec::new();
     let mut errors = Vec::new();
+    for (out, template) in STANDARD {
+        match find(template, dir).and_then(|template| template.check().map(|()| template)) {
+            Ok(template) => found.push((out.into(), template)),
+            Err(error) => errors.push((0, error.to_string())),
+        }
+    }
     for (index, report) in scenario.reports.iter().enumerate() {
         if !is_inside(&report.out) {
             let out = report.out.display();

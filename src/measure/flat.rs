@@ -75,13 +75,13 @@ impl Metrics {
 
     /// The flat object as it stands in the file.
     pub fn flat(&self) -> Flat {
-        let fields = fields().into_iter().map(|field| {
+        let fields = fields().iter().map(|field| {
             let value = match field.name.as_str() {
                 "unavailable" => json!(self.unavailable),
                 "warnings" => json!(self.warnings),
                 name => self.values.get(name).cloned().unwrap_or(Value::Null),
             };
-            (field.name, value)
+            (field.name.clone(), value)
         });
         fields.collect()
     }
@@ -251,7 +251,7 @@ impl Draft {
     fn engine(&mut self, played: &[Played], engines: &Engines) {
         // The backend knows best why it cannot know; the first repeat speaks for all.
         for (name, reason) in played.iter().rev().flat_map(|run| &run.stats.unavailable) {
-            self.missing(*name, reason);
+            self.missing(name, reason);
         }
         let whole = [
             ("kv_used_tokens", engines.kv_used_tokens),
@@ -323,7 +323,7 @@ impl Draft {
                 metrics.unavailable.insert(field.name.clone(), reason);
                 Value::Null
             });
-            metrics.values.insert(field.name, value);
+            metrics.values.insert(field.name.clone(), value);
         }
         metrics
     }
@@ -384,7 +384,7 @@ fn warnings(cell: &CellInput<'_>, totals: &Totals) -> Vec<String> {
         match &run.ending {
             Ending::Complete => {}
             Ending::TimedOut => {
-                warnings.push("total_timeout cut the workload off; requests after it were not sent".into())
+                warnings.push("total_timeout cut the workload off; requests after it were not sent".into());
             }
             Ending::Aborted(reason) => warnings.push(format!("the workload was aborted: {reason}")),
             Ending::Interrupted(signal) => {

@@ -46,7 +46,7 @@ fn the_contracts_stress_test() {
             "kv_used_tokens": 4088, "kv_used_bytes": 133_955_584, "prefix_hit_rate": 0.0,
             "evict_count": 115, "evict_ms": null, "spec_accept_rate": null,
             "total_time_s": 1.845, "start_time": 0.0, "end_time": 1.845,
-            "output_throughput_tps": 1387.533_875, "request_rate_rps": 5.420_054,
+            "output_throughput_tps": 1_387.533_875, "request_rate_rps": 5.420_054,
             "offered_rate_rps": null, "max_in_flight": 10, "preempt_count": 2,
             "ttft_ci95_ms": [10.0, 10.0], "slo_share": null, "sample_count": 10, "clock": "virtual",
         }),
@@ -161,7 +161,7 @@ fn nothing_measured_is_null_and_never_zero_or_nan() {
 fn the_flat_object_has_exactly_the_fields_in_order() {
     let (samples, played) = stress();
     let flat = measured(&samples, &[played]).flat();
-    let names: Vec<_> = fields().into_iter().map(|field| field.name).collect();
+    let names: Vec<_> = fields().iter().map(|field| field.name.clone()).collect();
     assert_eq!(flat.keys().cloned().collect::<Vec<_>>(), names);
 }
 

@@ -1,5 +1,7 @@
 //! What stands out, in sentences that are computed facts.
 
+use indexmap::IndexMap;
+
 use super::format::{duration, number, percent, quantity};
 use super::{CellReport, RunReport, RunVerdict};
 use crate::gate::config::Severity;
@@ -18,6 +20,7 @@ pub(super) fn findings(report: &RunReport, cell: &CellReport) -> Vec<String> {
     }
     findings.extend(report.judged(cell).filter_map(violation));
     findings.extend(failures(cell));
+    findings.extend(faults(cell));
     findings.extend(cache(cell));
     findings.extend(tails(cell));
     findings
@@ -59,6 +62,16 @@ fn failures(cell: &CellReport) -> Option<String> {
         cell.errors.iter().map(|error| format!("{} × {}", error.kind, error.count)).collect();
     let kinds = if kinds.is_empty() { String::new() } else { format!(": {}", kinds.join(", ")) };
     Some(format!("{} of {} requests failed{kinds}.", number(failed), number(total)))
+}
+
+/// Faults that were injected, by action in the order they first struck.
+fn faults(cell: &CellReport) -> Option<String> {
+    let mut actions: IndexMap<&str, usize> = IndexMap::new();
+    for fault in &cell.faults {
+        *actions.entry(&fault.action).or_default() += 1;
+    }
+    let list: Vec<String> = actions.iter().map(|(action, count)| format!("{action} × {count}")).collect();
+    (!list.is_empty()).then(|| format!("Faults were injected on purpose: {}.", list.join(", ")))
 }
 
 /// Pressure on the KV cache, and what it cost.

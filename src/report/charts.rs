@@ -5,19 +5,33 @@ use std::fmt::Write as _;
 use super::format::{escape_xml, number};
 use crate::measure::{Bar, Timeline};
 
-const WIDTH: f64 = 560.0;
-const LEFT: f64 = 58.0;
-const RIGHT: f64 = 14.0;
-const TOP: f64 = 12.0;
+/// Height of a curve's plot, in pixels.
+const PLOT: f64 = 176.0;
 
-/// The opening of a chart: its size, and its title and description for who can not see it.
-fn open(height: f64, title: &str, description: &str) -> String {
+/// The opening of a chart: its height in pixels, and its title and description for who can not see it. Its width is
+/// the page's: horizontal places are percentages, so that texts keep their size on every screen.
+fn open(class: &str, height: f64, title: &str, description: &str) -> String {
     format!(
-        "<svg class=\"chart\" viewBox=\"0 0 {WIDTH:.0} {height:.0}\" role=\"img\" xmlns=\"http://www.w3.org/2000/svg\">\
+        "<svg class=\"chart {class}\" width=\"100%\" height=\"{height:.0}\" role=\"img\" xmlns=\"http://www.w3.org/2000/svg\">\
          <title>{}</title><desc>{}</desc>",
         escape_xml(title),
         escape_xml(description)
     )
+}
+
+/// A vertical line with a label under it, at `x` percent.
+fn vertical(svg: &mut String, x: f64, bottom: f64, label: &str) {
+    let anchor = match x {
+        x if x < 4.0 => "start",
+        x if x > 96.0 => "end",
+        _ => "middle",
+    };
+    let _ = write!(
+        svg,
+        "<line class=\"grid\" x1=\"{x:.2}%\" x2=\"{x:.2}%\" y1=\"0\" y2=\"{bottom:.0}\"/>\
+         <text x=\"{x:.2}%\" y=\"{:.0}\" text-anchor=\"{anchor}\">{label}</text>",
+        bottom + 16.0
+    );
 }
 
 /// Round steps that divide `0..=max` into about four parts.
@@ -33,57 +47,46 @@ fn ticks(max: f64) -> Vec<f64> {
 
 /// A quantile curve over a scale that gives each further nine of the percentile the same width. Milliseconds upwards
 /// from 0. Empty text without points.
-pub(super) fn curve(points: Vec<[f64; 2]>, title: &str) -> String {
+pub(super) fn curve(points: &[[f64; 2]], title: &str) -> String {
     let (Some(first), Some(last)) = (points.first(), points.last()) else { return String::new() };
-    let (height, bottom) = (220.0, 182.0);
     // The maximum has no place on a scale of nines; it stands a little right of the last point before it.
     let nines = |q: f64| if q < 1.0 { -libm::log10(1.0 - q) } else { f64::INFINITY };
-    let before = points.iter().map(|p| nines(p[0])).filter(|x| x.is_finite()).fold(0.0, f64::max);
-    let widest = before.max(2.0) + 0.3;
-    let x = |q: f64| LEFT + nines(q).min(widest) / widest * (WIDTH - LEFT - RIGHT);
+    let before = points.iter().map(|p| nines(p[0])).filter(|x| x.is_finite()).fold(2.0, f64::max);
+    let x = |q: f64| nines(q).min(before + 0.6) / (before + 0.6) * 100.0;
     let highest = if last[1] > 0.0 { last[1] * 1.08 } else { 1.0 };
-    let y = |value: f64| bottom - value / highest * (bottom - TOP);
+    let y = |value: f64| PLOT - value / highest * PLOT;
     let description = format!(
         "Quantile curve from {} ms at the lowest to {} ms at the highest value.",
         number(first[1]),
         number(last[1])
     );
-    let mut svg = open(height, title, &description);
+    let mut svg = open("quantiles", PLOT + 36.0, title, &description);
     for tick in ticks(highest) {
         let at = y(tick);
         let _ = write!(
             svg,
-            "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>\
-             <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
-            WIDTH - RIGHT,
-            LEFT - 6.0,
+            "<line class=\"grid\" x1=\"0\" x2=\"100%\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>\
+             <text x=\"-6\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
             at + 4.0,
             number(tick)
         );
     }
-    for (q, name) in [(0.0, "min"), (0.5, "p50"), (0.9, "p90"), (0.99, "p99"), (0.999, "p99.9"), (1.0, "max")]
-    {
-        if q < 1.0 && nines(q) > before.max(2.0) {
-            continue;
+    for (q, name) in [(0.5, "p50"), (0.9, "p90"), (0.99, "p99"), (0.999, "p99.9"), (1.0, "max")] {
+        if q >= 1.0 || nines(q) <= before {
+            vertical(&mut svg, x(q), PLOT, name);
         }
-        let at = x(q);
-        let anchor = if q >= 1.0 { "end" } else { "middle" };
-        let _ = write!(
-            svg,
-            "<line class=\"grid\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{TOP}\" y2=\"{bottom}\"/>\
-             <text x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{name}</text>",
-            bottom + 17.0
-        );
     }
     // Nearest rank: a value holds from the quantile before it up to its own.
-    let mut path = format!("M{:.1} {:.1}", x(0.0), y(first[1]));
-    for point in &points {
-        let _ = write!(path, "V{:.1}H{:.1}", y(point[1]), x(point[0]));
+    let mut path = format!("M0 {:.1}", y(first[1]));
+    for point in points {
+        let _ = write!(path, "V{:.1}H{:.2}", y(point[1]), x(point[0]));
     }
     let _ = write!(
         svg,
-        "<path class=\"curve\" d=\"{path}\"/><text x=\"{LEFT}\" y=\"{:.1}\">ms by percentile</text></svg>",
-        height - 4.0
+        "<svg width=\"100%\" height=\"{PLOT}\" viewBox=\"0 0 100 {PLOT}\" preserveAspectRatio=\"none\">\
+         <path class=\"curve\" d=\"{path}\"/></svg>\
+         <text x=\"0\" y=\"{:.0}\">ms by percentile</text></svg>",
+        PLOT + 32.0
     );
     svg
 }
@@ -98,9 +101,8 @@ pub(super) fn timeline(timeline: &Timeline, title: &str) -> String {
     let end = bars.iter().map(|bar| bar.end_ms).fold(start, f64::max);
     let span = (end - start).max(1e-6);
     let row = (240.0 / bars.len() as f64).clamp(3.0, 16.0);
-    let bottom = TOP + row * bars.len() as f64 + 4.0;
-    let left = 14.0;
-    let x = |ms: f64| left + (ms - start).max(0.0) / span * (WIDTH - left - RIGHT);
+    let bottom = row * bars.len() as f64 + 4.0;
+    let x = |ms: f64| (ms - start).max(0.0) / span * 100.0;
     let (unit, scale) = if span >= 2000.0 { ("s", 1e3) } else { ("ms", 1.0) };
     let failed = bars.iter().filter(|bar| bar.outcome != "success").count();
     let description = format!(
@@ -109,26 +111,15 @@ pub(super) fn timeline(timeline: &Timeline, title: &str) -> String {
         timeline.requests,
         number(span / scale)
     );
-    let mut svg = open(bottom + 36.0, title, &description);
+    let mut svg = open("requests", bottom + 36.0, title, &description);
     for tick in ticks(span / scale) {
-        let at = x(start + tick * scale);
-        let anchor = if tick == 0.0 { "start" } else { "middle" };
-        let _ = write!(
-            svg,
-            "<line class=\"grid\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{TOP}\" y2=\"{bottom:.1}\"/>\
-             <text x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{}</text>",
-            bottom + 16.0,
-            number(tick)
-        );
+        vertical(&mut svg, x(start + tick * scale), bottom, &number(tick));
     }
     for (at, bar) in bars.iter().enumerate() {
-        bar_parts(&mut svg, bar, TOP + row * at as f64 + 2.0, row * 0.8, &x);
+        bar_parts(&mut svg, bar, row * at as f64 + 2.0, row * 0.8, &x);
     }
-    let _ = write!(
-        svg,
-        "<text x=\"{left}\" y=\"{:.1}\">{unit} since the first was due</text></svg>",
-        bottom + 32.0
-    );
+    let _ =
+        write!(svg, "<text x=\"0\" y=\"{:.0}\">{unit} since the first was due</text></svg>", bottom + 32.0);
     svg
 }
 
@@ -138,21 +129,24 @@ fn bar_parts(svg: &mut String, bar: &Bar, y: f64, height: f64, x: &dyn Fn(f64) -
     let done = if bar.outcome == "success" { "decode" } else { "failed" };
     let prefill = if bar.first_ms.is_some() { "prefill" } else { done };
     let _ = write!(svg, "<g><title>request {}: {}</title>", bar.index, escape_xml(&bar.outcome));
-    for (class, from, to) in [("queue", bar.due_ms, sent), (prefill, sent, first), (done, first, bar.end_ms)]
-    {
+    let parts = [("queue", bar.due_ms, sent), (prefill, sent, first), (done, first, bar.end_ms)];
+    let mut drawn = false;
+    for (class, from, to) in parts {
         let width = x(to) - x(from);
-        if width >= 0.05 {
+        if width >= 0.005 {
+            drawn = true;
             let _ = write!(
                 svg,
-                "<rect class=\"{class}\" x=\"{:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\"/>",
+                "<rect class=\"{class}\" x=\"{:.2}%\" y=\"{y:.1}\" width=\"{width:.2}%\" height=\"{height:.1}\"/>",
                 x(from)
             );
         }
     }
-    if x(bar.end_ms) - x(bar.due_ms) < 0.05 {
+    if !drawn {
+        // Too short to see at this scale: a mark of two pixels.
         let _ = write!(
             svg,
-            "<rect class=\"{done}\" x=\"{:.1}\" y=\"{y:.1}\" width=\"1.5\" height=\"{height:.1}\"/>",
+            "<rect class=\"{done}\" x=\"{:.2}%\" y=\"{y:.1}\" width=\"2\" height=\"{height:.1}\"/>",
             x(bar.due_ms)
         );
     }
@@ -172,9 +166,9 @@ mod tests {
 
     #[test]
     fn charts_of_nothing_and_of_zeros_hold_no_broken_number() {
-        assert_eq!(curve(Vec::new(), "t"), "");
+        assert_eq!(curve(&[], "t"), "");
         assert_eq!(timeline(&Timeline::default(), "t"), "");
-        let flat = curve(vec![[0.5, 0.0], [1.0, 0.0]], "t");
+        let flat = curve(&[[0.5, 0.0], [1.0, 0.0]], "t");
         let bar = Bar {
             index: 0,
             due_ms: 0.0,

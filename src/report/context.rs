@@ -1,14 +1,14 @@
 //! What a template sees: the report as in `run.json`, and what is derived from it for printing.
 //!
 //! Beside the report's own fields there are: `headline` (the run in a line), `conclusion` (sentences), `gates` (counts
-//! by verdict), `suites` (as in JUnit); in each cell `verdict` (a word or null), `judgements`, `findings` (sentences),
+//! by verdict), `suites` (of tests, one per workload); in each cell `verdict` (a word or null), `judgements`, `findings` (sentences),
 //! `slug`, and every field of the flat metrics, null where a summary does not have it; in each judgement `word` (its
 //! verdict), `note` (how it was judged, and why not).
 
 use serde_json::{Value, json};
 
 use super::analysis::{conclusion, findings, headline};
-use super::format::number;
+use super::format::quantity;
 use super::{CellReport, RunReport, RunVerdict, slug};
 use crate::gate::config::Severity;
 use crate::gate::{Judgement, Verdict};
@@ -21,12 +21,16 @@ pub(super) fn context(report: &RunReport) -> Value {
     root["judgements"] = report.judgements.iter().map(judgement).collect();
     root["suites"] = suites(report);
     root["gates"] = gates(report);
-    root["cells"] = report.cells.iter().map(|own| cell(report, own)).collect();
+    if let Some(cells) = root["cells"].as_array_mut() {
+        for (value, own) in cells.iter_mut().zip(&report.cells) {
+            derive(value, report, own);
+        }
+    }
     root
 }
 
-fn cell(report: &RunReport, cell: &CellReport) -> Value {
-    let mut value = json!(cell);
+/// Adds to a cell what is derived from it.
+fn derive(value: &mut Value, report: &RunReport, cell: &CellReport) {
     let metrics = &mut value["metrics"];
     for field in fields() {
         if metrics.get(&field.name).is_none() {
@@ -41,7 +45,6 @@ fn cell(report: &RunReport, cell: &CellReport) -> Value {
     value["judgements"] = report.judged(cell).map(judgement).collect();
     value["findings"] = json!(findings(report, cell));
     value["slug"] = json!(slug(&cell.workload));
-    value
 }
 
 fn word(verdict: Verdict) -> &'static str {
@@ -67,8 +70,7 @@ fn note(own: &Judgement) -> String {
         parts.push(format!("n = {samples}"));
     }
     if let Some([low, high]) = own.interval {
-        let scale = if own.unit == "%" { 100.0 } else { 1.0 };
-        parts.push(format!("interval {} to {}", number(low * scale), number(high * scale)));
+        parts.push(format!("interval {} to {}", quantity(low, &own.unit), quantity(high, &own.unit)));
     }
     if own.implicit {
         parts.push("implicit".into());
@@ -95,7 +97,7 @@ fn gates(report: &RunReport) -> Value {
     })
 }
 
-/// One test case of JUnit.
+/// One test case.
 struct Case {
     name: String,
     status: &'static str,
@@ -170,8 +172,7 @@ fn suite(name: &str, class: &str, time: f64, cases: &[Case]) -> Value {
 fn rule_case(own: &Judgement) -> Case {
     let measured = match own.value {
         Some(value) => {
-            let quantity = |value| super::format::quantity(value, &own.unit);
-            format!("{} (limit {})", quantity(value), quantity(own.limit))
+            format!("{} (limit {})", quantity(value, &own.unit), quantity(own.limit, &own.unit))
         }
         None => "no data".to_owned(),
     };

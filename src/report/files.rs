@@ -1,13 +1,14 @@
 //! The files that are not templates: the contract's JSON, run.json, sweep.csv, requests.jsonl.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use indexmap::IndexMap;
 use schemars::Schema;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{RunReport, Sweep};
+use super::{RenderError, RunReport, Sweep, find, render};
 use crate::measure::{Flat, rounded};
 use crate::record::{Basis, Record, TokenSource};
 use crate::units::{Ns, ms};
@@ -87,6 +88,11 @@ pub fn benchmark_summary(report: &RunReport) -> OutputFile {
     });
     OutputFile { name: "benchmark_summary.json".into(), bytes: pretty(&summary) }
 }
+
+/// The reports that every run has: the file, and its template. A template of that name beside the scenario (see [`find`])
+/// replaces the one that ships; the `.hbs` keeps it apart from an earlier output.
+pub const STANDARD: [(&str, &str); 3] =
+    [("REPORT.md", "report.md.hbs"), ("report.html", "report.html.hbs"), ("junit.xml", "junit.xml.hbs")];
 
 /// `run.json`: the report itself.
 pub fn run_json(report: &RunReport) -> OutputFile {
@@ -215,6 +221,9 @@ struct Row<'a> {
 }
 
 /// `requests.jsonl`: one JSON object per measured request, at most `limit` of them.
+///
+/// # Panics
+/// Never: a row is plain JSON.
 pub fn requests_jsonl(logs: &[RequestLog<'_>], limit: usize) -> OutputFile {
     let mut text = String::new();
     let rows = logs.iter().flat_map(|log| log.records.iter().map(move |record| row(log, record)));

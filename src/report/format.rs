@@ -50,18 +50,20 @@ pub(super) fn quantity(value: f64, unit: &str) -> String {
     }
 }
 
-/// Escapes a text for Markdown, table cells included. An underscore within a word is no emphasis and stays.
+/// Escapes a text for Markdown, table cells included, and no more than it takes: an underscore within a word is no
+/// emphasis, a `<` before a blank or a `=` opens no tag.
 pub(super) fn escape_markdown(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     let mut before = ' ';
     let mut rest = text.chars().peekable();
     while let Some(c) = rest.next() {
-        let within = before.is_alphanumeric() && rest.peek().is_some_and(|next| next.is_alphanumeric());
+        let next = rest.peek().copied().unwrap_or(' ');
         match c {
-            '_' if within => escaped.push('_'),
-            '\\' | '`' | '*' | '_' | '[' | ']' | '|' | '#' | '~' => escaped.extend(['\\', c]),
+            '_' if before.is_alphanumeric() && next.is_alphanumeric() => escaped.push('_'),
+            '<' if next == ' ' || next == '=' => escaped.push('<'),
             '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
+            '>' if escaped.is_empty() => escaped.push_str("&gt;"),
+            '\\' | '`' | '*' | '_' | '[' | ']' | '|' | '#' | '~' => escaped.extend(['\\', c]),
             '&' => escaped.push_str("&amp;"),
             '\n' | '\r' => escaped.push(' '),
             c if c.is_control() => {}
@@ -144,7 +146,10 @@ pub(super) fn register(registry: &mut Handlebars<'_>) {
 }
 
 fn param<'a>(helper: &'a Helper<'_>, name: &'static str, at: usize) -> Result<&'a Value, RenderErrorReason> {
-    helper.param(at).map(|param| param.value()).ok_or(RenderErrorReason::ParamNotFoundForIndex(name, at))
+    helper
+        .param(at)
+        .map(handlebars::PathAndJson::value)
+        .ok_or(RenderErrorReason::ParamNotFoundForIndex(name, at))
 }
 
 macro_rules! helper {
@@ -174,9 +179,9 @@ helper!(align, |h, r, c, rc| {
     columns(&block.renders(r, c, rc)?)
 });
 helper!(curve_svg, |h, _r, _c, _rc| {
-    let points =
+    let points: Vec<[f64; 2]> =
         serde_json::from_value(param(h, "curve_svg", 0)?.clone()).map_err(RenderErrorReason::from)?;
-    charts::curve(points, param(h, "curve_svg", 1)?.as_str().unwrap_or_default())
+    charts::curve(&points, param(h, "curve_svg", 1)?.as_str().unwrap_or_default())
 });
 helper!(timeline_svg, |h, _r, _c, _rc| {
     let timeline =
@@ -238,7 +243,8 @@ mod tests {
 
     #[test]
     fn texts_are_escaped_for_where_they_stand() {
-        assert_eq!(escape_markdown("a_b _c_ x|y <b> `"), "a_b \\_c\\_ x\\|y &lt;b&gt; \\`");
+        assert_eq!(escape_markdown("a_b _c_ x|y <b> `"), "a_b \\_c\\_ x\\|y &lt;b> \\`");
+        assert_eq!(escape_markdown("> x <= 3 > 2"), "&gt; x <= 3 > 2");
         assert_eq!(code_span("a | `b`"), "`` a \\| `b` ``");
         assert_eq!(escape_xml("<a b=\"c\">\u{1}\n&"), "&lt;a b=&quot;c&quot;&gt;\u{fffd}&#10;&amp;");
         assert_eq!(escape_text("a\u{1b}[31mb"), "a [31mb");

@@ -8,14 +8,18 @@ mod charts;
 pub mod config;
 mod context;
 mod files;
+#[cfg(test)]
+mod fixture;
 mod format;
 mod model;
 mod read;
 mod sweep;
 mod templates;
+#[cfg(test)]
+mod tests;
 
 pub use files::{
-    OutputFile, RequestLog, benchmark_summary, metrics_files, requests_jsonl, run_json, run_schema, slug,
+    OutputFile, RequestLog, STANDARD, benchmark_summary, metrics_files, requests_jsonl, run_json, run_schema, slug,
     sweep_csv,
 };
 pub use model::*;

@@ -322,7 +322,7 @@ impl CellReport {
         let violated = |j: &&Judgement| j.decides && matches!(j.verdict, Verdict::Fail | Verdict::NoData);
         if own.is_empty() {
             None
-        } else if own.iter().any(|j| violated(j)) {
+        } else if own.iter().any(violated) {
             Some(RunVerdict::Fail)
         } else if own.iter().any(|j| j.decides && j.verdict == Verdict::Inconclusive) {
             Some(RunVerdict::Inconclusive)

@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{BackendReport, CellReport, Overall, RUN_VERSION, RunReport, RunVerdict, sweeps};
+use super::{CellReport, Overall, RUN_VERSION, RunReport, RunVerdict, sweeps};
 use crate::gate::Judgement;
 use crate::measure::Flat;
 
@@ -50,6 +50,9 @@ pub fn read(path: &Path) -> Result<RunReport, ReadError> {
     let bytes = std::fs::read(&file).map_err(|source| ReadError::Io { path: file.clone(), source })?;
     let shape = |problem: String| ReadError::Shape { path: file.clone(), problem };
     let value: Value = serde_json::from_slice(&bytes).map_err(|error| shape(format!("no JSON: {error}")))?;
+    if !value.is_object() {
+        return Err(shape("neither a run.json nor a benchmark_summary.json: it is no JSON object".into()));
+    }
     if value.get("cells").is_some() {
         let version = value.get("schema_version").and_then(Value::as_u64);
         if version != Some(u64::from(RUN_VERSION)) {
@@ -101,14 +104,6 @@ impl Summary {
     fn into_report(self) -> RunReport {
         let cells: Vec<CellReport> =
             self.workloads.into_iter().map(|(name, metrics)| cell(name, metrics)).collect();
-        let mut backends: Vec<BackendReport> = Vec::new();
-        for cell in &cells {
-            let text = |key: &str| cell.metrics.get(key).and_then(Value::as_str).map(str::to_owned);
-            let Some((name, model)) = text("backend").zip(text("model")) else { continue };
-            if backends.iter().all(|known| known.name != name) {
-                backends.push(BackendReport { kind: name.clone(), name, model });
-            }
-        }
         let own = Overall::of(&cells, self.overall.get("passed").and_then(Value::as_bool));
         let whole = |key: &str| self.overall.get(key).and_then(Value::as_u64);
         let number = |key: &str| self.overall.get(key).and_then(Value::as_f64);
@@ -133,7 +128,6 @@ impl Summary {
             content_digest: run.content_digest,
             verdict: run.verdict,
             exit_code: run.exit_code,
-            backends,
             sweeps: sweeps(&cells, &self.gates),
             cells,
             judgements: self.gates,

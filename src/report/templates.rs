@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use handlebars::{Handlebars, RenderErrorReason};
+use handlebars::{Context, Handlebars, RenderErrorReason, TemplateErrorReason};
 
 use super::{RunReport, context, format};
 
@@ -155,7 +155,8 @@ pub fn render_standard(report: &RunReport, name: &str) -> Result<String, RenderE
 
 /// Renders a report. A pure function of both; a variable that does not exist is an error.
 pub fn render(report: &RunReport, template: &Template) -> Result<String, RenderError> {
-    registry(template)?.render(&template.name, &context::context(report)).map_err(|error| {
+    let context = Context::from(context::context(report));
+    registry(template)?.render_with_context(&template.name, &context).map_err(|error| {
         let place = error.line_no.zip(error.column_no);
         problem(template, place, explain(error.reason()))
     })
@@ -174,9 +175,15 @@ fn registry(template: &Template) -> Result<Handlebars<'static>, RenderError> {
         Kind::Raw => registry.register_escape_fn(handlebars::no_escape),
     }
     format::register(&mut registry);
-    registry
-        .register_template_string(&template.name, &template.source)
-        .map_err(|error| problem(template, error.pos(), error.reason().to_string()))?;
+    registry.register_template_string(&template.name, &template.source).map_err(|error| {
+        let text = match error.reason() {
+            TemplateErrorReason::InvalidSyntax(_) => {
+                "the syntax is broken here: a tag or a block that is not closed, perhaps".into()
+            }
+            other => lower(&other.to_string()),
+        };
+        problem(template, error.pos(), text)
+    })?;
     Ok(registry)
 }
 
@@ -197,10 +204,15 @@ fn explain(reason: &RenderErrorReason) -> String {
             "a value that is used here does not exist; `run.json` shows what there is".into()
         }
         RenderErrorReason::HelperNotFound(name) => format!("there is no helper `{name}`"),
-        other => {
-            let text = other.to_string();
-            let mut chars = text.chars();
-            chars.next().map(|first| first.to_lowercase().chain(chars).collect()).unwrap_or_default()
+        RenderErrorReason::ParamNotFoundForIndex(helper, at) => {
+            format!("the helper `{helper}` lacks its parameter {}", at + 1)
         }
+        other => lower(&other.to_string()),
     }
+}
+
+/// Starts a message of the template engine as ours start: in lower case.
+fn lower(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map(|first| first.to_lowercase().chain(chars).collect()).unwrap_or_default()
 }

@@ -72,7 +72,7 @@ impl Counters {
 
     pub(super) fn stats(&self, now: Ns, cache: Option<&KvCache>, log: &[InjectedFault]) -> EngineStats {
         let mut stats = EngineStats { faults: log.to_vec(), ..EngineStats::default() };
-        stats.unavailable.push(("spec_accept_rate", "speculation is off".into()));
+        stats.unavailable.push(("spec_accept_rate".into(), "speculation is off".into()));
         let Some(cache) = cache else {
             let names = [
                 "kv_used_tokens",
@@ -87,7 +87,7 @@ impl Counters {
                 "avg_mem_mb",
             ];
             let reason = "the mock has no `kv`: its cache is unlimited and not modelled";
-            stats.unavailable.extend(names.map(|name| (name, reason.to_owned())));
+            stats.unavailable.extend(names.map(|name| (name.into(), reason.to_owned())));
             return stats;
         };
         stats.kv_used_tokens = Some(self.resident_peak);
@@ -99,12 +99,12 @@ impl Counters {
             stats.prefix_queried_tokens = Some(self.queried);
             stats.prefix_hit_tokens = Some(self.hits);
         } else {
-            stats.unavailable.push(("prefix_hit_rate", "the prefix cache is off".into()));
+            stats.unavailable.push(("prefix_hit_rate".into(), "the prefix cache is off".into()));
         }
         if self.eviction_is_charged {
             stats.evict_ns = Some(self.evict_ns);
         } else {
-            stats.unavailable.push(("evict_ms", "no eviction cost is modelled".into()));
+            stats.unavailable.push(("evict_ms".into(), "no eviction cost is modelled".into()));
         }
         self.memory(&mut stats, now, cache);
         stats
@@ -114,7 +114,7 @@ impl Counters {
         stats.kv_bytes_per_token = self.bytes_per_token;
         let Some(per_token) = self.bytes_per_token else {
             for name in ["kv_used_bytes", "peak_mem_mb", "avg_mem_mb"] {
-                stats.unavailable.push((name, "the mock has no `kv.bytes_per_token`".into()));
+                stats.unavailable.push((name.into(), "the mock has no `kv.bytes_per_token`".into()));
             }
             return;
         };

@@ -16,6 +16,7 @@ mod tests;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
+use std::path::Path;
 
 use rustc_hash::FxHashMap;
 
@@ -27,7 +28,7 @@ use super::{EngineStats, Finish, InjectedFault, RequestId, Sink, Stepped};
 use crate::engine::KvCache;
 use crate::plan::Recipe;
 use crate::record::{Outcome, Phase, TokenSource};
-use crate::sample::{Draws, Quantity, Sampler, key};
+use crate::sample::{BadLaw, Draws, Quantity, Sampler, key};
 use crate::units::{Duration, Ns};
 
 /// The two laws of a mock, made ready for drawing: nanoseconds.
@@ -59,6 +60,9 @@ pub enum MockError {
     /// More blocks than the pool numbers.
     #[error("`kv` has {0} blocks, more than 16777216; make it smaller or `block_tokens` larger")]
     TooLarge(u64),
+    /// A law can not be drawn from.
+    #[error("`{0}`: {1}")]
+    Law(&'static str, BadLaw),
     /// No token would ever come.
     #[error("`rate_cap` must be above 0")]
     RateCap,
@@ -144,6 +148,13 @@ impl Mock {
             unplaced: Vec::new(),
             log: Vec::new(),
         })
+    }
+
+    /// [`Self::new`] with the laws of the configuration; the files they name are relative to `dir`.
+    pub fn open(config: &MockBackend, family: &str, seed: u64, dir: &Path) -> Result<Self, MockError> {
+        let ttft = config.ttft.sampler(dir).map_err(|error| MockError::Law("ttft", error))?;
+        let tbt = config.tbt.sampler(dir).map_err(|error| MockError::Law("tbt", error))?;
+        Self::new(config, Laws { ttft, tbt }, family, seed)
     }
 
     /// The KV cache, if there is one.

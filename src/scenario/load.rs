@@ -50,7 +50,7 @@ impl<'a> Options<'a> {
 }
 
 /// The largest file that is read as a scenario.
-const MAX_FILE: u64 = 4 << 20;
+pub const MAX_FILE: u64 = 4 << 20;
 
 /// Reads a file of at most 4 MiB and a byte, so that a device or a data file does not fill the memory.
 pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {

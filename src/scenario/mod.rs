@@ -5,12 +5,18 @@
 //! Nothing here knows the rule language or reads a data file: that is for `gate` and `plan`.
 
 mod diagnostic;
+mod extends;
+mod found;
 mod load;
+mod matrix;
 mod node;
+mod path;
 pub mod render;
+mod set;
 mod source;
 mod toml;
 mod types;
+mod variables;
 mod yaml;
 
 pub use diagnostic::{Diagnostic, Label, Severity, nearest, sort};

@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use indexmap::IndexMap;
 use serde_json::Value;
 
-use super::diagnostic::{Diagnostic, sort};
+use super::diagnostic::{Diagnostic, Severity, sort};
+use super::extends::Reader;
+use super::found::Found;
 use super::node::Node;
-use super::source::{Origin, Place, Source, Sources, Span};
+use super::source::{Place, Sources, Span};
 use super::types::Scenario;
-use super::{toml, yaml};
+use super::{check, files, matrix, set, validate, variables};
 
 /// The coordinates of a matrix point: path suffix to value, in the order of the axes. Empty without a matrix.
 pub type Point = IndexMap<String, Value>;
@@ -50,7 +52,7 @@ impl<'a> Options<'a> {
 }
 
 /// The largest file that is read as a scenario.
-const MAX_FILE: u64 = 4 << 20;
+pub const MAX_FILE: u64 = 4 << 20;
 
 /// Reads a file of at most 4 MiB and a byte, so that a device or a data file does not fill the memory.
 pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
@@ -96,12 +98,18 @@ pub struct Failed {
 impl Loaded {
     /// Where the value at a JSON pointer (`/workloads/chat/load`) stands.
     pub fn span_of(&self, pointer: &str) -> Option<Span> {
-        let steps = pointer.split('/').skip(1).map(|step| step.replace("~1", "/").replace("~0", "~"));
-        let mut node = &self.tree;
-        for step in steps {
-            node = node.step(&step)?.0;
-        }
-        Some(node.span)
+        Some(self.node(pointer)?.span)
+    }
+
+    /// Where the key of the value at a JSON pointer stands; of an item of a list, the item.
+    pub fn key_span_of(&self, pointer: &str) -> Option<Span> {
+        let (above, last) = pointer.rsplit_once('/')?;
+        let (node, key) = self.node(above)?.step(&unescape(last))?;
+        Some(key.unwrap_or(node.span))
+    }
+
+    fn node(&self, pointer: &str) -> Option<&Node> {
+        pointer.split('/').skip(1).try_fold(&self.tree, |node, step| Some(node.step(&unescape(step))?.0))
     }
 
     /// Line and column of a span.
@@ -117,9 +125,7 @@ impl Loaded {
 
     /// Where bytes of the text at a JSON pointer stand (an `slo` limit, say).
     pub fn text_span_of(&self, pointer: &str, bytes: std::ops::Range<usize>) -> Option<Span> {
-        let steps: Vec<String> =
-            pointer.split('/').skip(1).map(|step| step.replace("~1", "/").replace("~0", "~")).collect();
-        self.text_span(self.tree.at(steps.iter().map(String::as_str))?, bytes)
+        self.text_span(self.node(pointer)?, bytes)
     }
 
     fn text_span(&self, node: &Node, bytes: std::ops::Range<usize>) -> Option<Span> {
@@ -134,11 +140,16 @@ impl Loaded {
     }
 }
 
+/// One step of a JSON pointer.
+pub(super) fn unescape(step: &str) -> String {
+    step.replace("~1", "/").replace("~0", "~")
+}
+
 /// Loads a file.
 pub fn load(path: &Path, options: &Options<'_>) -> Result<Loaded, Failed> {
-    let text = String::from_utf8_lossy(&(options.read)(path).unwrap_or_default()).into_owned();
-    let dir = path.parent().unwrap_or(Path::new("")).to_owned();
-    load_text(&path.display().to_string(), &text, Format::of(path), &dir, options)
+    let name = path.display().to_string();
+    let dir = path.parent().unwrap_or(Path::new(""));
+    run(&name, dir, options, |reader| reader.root(path, &name))
 }
 
 /// Loads a text that stands for a file of this name in the folder `dir`.
@@ -147,35 +158,69 @@ pub fn load_text(
     text: &str,
     format: Format,
     dir: &Path,
-    _options: &Options<'_>,
+    options: &Options<'_>,
+) -> Result<Loaded, Failed> {
+    run(name, dir, options, |reader| reader.given(name, text, format))
+}
+
+fn run(
+    name: &str,
+    dir: &Path,
+    options: &Options<'_>,
+    read: impl FnOnce(&mut Reader<'_, '_>) -> Option<Node>,
 ) -> Result<Loaded, Failed> {
     let mut sources = Sources::default();
-    let mut found = Vec::new();
-    let file = sources.add(Source {
-        name: name.into(),
-        text: text.into(),
-        origin: Origin::File,
-        folder: String::new(),
-    });
-    let tree = match format {
-        Format::Yaml => yaml::read(file, text, 0, &mut found),
-        Format::Toml => toml::read(file, text, &mut found),
-    };
-    let scenario = tree.as_ref().and_then(|tree| {
-        serde_json::from_value::<Scenario>(tree.to_json())
-            .map_err(|error| found.push(Diagnostic::error(None, error.to_string())))
-            .ok()
-    });
-    sort(&mut found);
-    match (tree, scenario) {
-        (Some(tree), Some(scenario)) => {
-            let families = scenario
-                .workloads
-                .keys()
-                .map(|name| (name.clone(), Family { name: name.clone(), point: Point::new() }))
-                .collect();
-            Ok(Loaded { scenario, families, sources, dir: dir.to_owned(), warnings: found, tree })
+    let mut found = Found::default();
+    let tree = read(&mut Reader { options, sources: &mut sources, found: &mut found, dir });
+    let checked = tree.and_then(|tree| checked(tree, dir, options, &mut sources, &mut found));
+    let mut diagnostics = found.diagnostics;
+    sort(&mut diagnostics);
+    let failed = diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
+    match checked {
+        Some((tree, mut scenario, families)) if !failed => {
+            scenario.name.get_or_insert_with(|| {
+                Path::new(name)
+                    .file_stem()
+                    .map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
+            });
+            Ok(Loaded { scenario, families, sources, dir: dir.to_owned(), warnings: diagnostics, tree })
         }
-        _ => Err(Failed { sources, diagnostics: found }),
+        _ => Err(Failed { sources, diagnostics }),
+    }
+}
+
+/// All steps after reading, in the order that the language promises.
+fn checked(
+    mut tree: Node,
+    dir: &Path,
+    options: &Options<'_>,
+    sources: &mut Sources,
+    found: &mut Found,
+) -> Option<(Node, Scenario, IndexMap<String, Family>)> {
+    variables::replace(&mut tree, options.env, sources, found);
+    set::apply(&mut tree, options.set, sources, found);
+    files::relocate(&mut tree, sources, dir, options);
+    check::names(&tree, found);
+    matrix::apply_defaults(&mut tree, found);
+    let families = matrix::expand(&mut tree, sources, found);
+    let value = tree.to_json();
+    validate::check(&tree, &value, found);
+    check::references(&tree, &value, &families, found);
+    if found.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error) {
+        return None;
+    }
+    match serde_path_to_error::deserialize::<_, Scenario>(&value) {
+        Ok(scenario) => Some((tree, scenario, families)),
+        Err(error) => {
+            let path = error.path().to_string();
+            let steps =
+                path.split('.').flat_map(|step| step.split('[')).map(|step| step.trim_end_matches(']'));
+            let mut node = &tree;
+            for step in steps {
+                node = node.step(step).map_or(node, |(below, _)| below);
+            }
+            found.push(Diagnostic::error(node.span, error.into_inner().to_string()));
+            None
+        }
     }
 }

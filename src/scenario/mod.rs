@@ -4,16 +4,27 @@
 //! schema, typed, and its names are looked up. Everything that is wrong is reported at once, each at its place.
 //! Nothing here knows the rule language or reads a data file: that is for `gate` and `plan`.
 
+mod check;
 mod diagnostic;
+mod extends;
+mod files;
+mod found;
 mod load;
+mod matrix;
 mod node;
+mod path;
 pub mod render;
+mod schema;
+mod set;
 mod source;
 mod toml;
 mod types;
+mod validate;
+mod variables;
 mod yaml;
 
 pub use diagnostic::{Diagnostic, Label, Severity, nearest, sort};
 pub use load::{Failed, Family, Format, Loaded, Options, Point, load, load_text, read_file};
+pub use schema::{editor_schema, strict_schema};
 pub use source::{FileId, Origin, Place, Source, Sources, Span};
 pub use types::*;

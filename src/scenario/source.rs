@@ -84,6 +84,11 @@ impl Sources {
         FileId(u32::try_from(self.0.len() - 1).unwrap_or(u32::MAX))
     }
 
+    /// Gives a text that was added empty its content.
+    pub fn set_text(&mut self, file: FileId, text: String) {
+        self.0[file.0 as usize].text = text;
+    }
+
     /// The text behind an id of this collection.
     pub fn get(&self, file: FileId) -> &Source {
         &self.0[file.0 as usize]

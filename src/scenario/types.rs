@@ -41,6 +41,7 @@ pub struct Scenario {
     pub backend: Option<BackendChoice>,
     /// What every workload starts from: a workload's own keys go over it.
     #[serde(default, skip_serializing)]
+    #[schemars(with = "Option<Workload>")]
     pub defaults: Option<Value>,
     /// The workloads by name; they run one after another in this order.
     #[schemars(extend("propertyNames" = {"pattern": "^[a-z0-9_.-]+$"}, "minProperties" = 1))]

@@ -1,0 +1,468 @@
+//! What no schema can say: names that must exist, keys that need or exclude each other, values that make no sense.
+
+use serde_json::Value;
+
+use super::diagnostic::{Diagnostic, quote};
+use super::found::Found;
+use super::load::Family;
+use super::node::Node;
+use super::source::Span;
+use super::types::Workload;
+use crate::backend::config::{Backend, Kv, MockBackend};
+use crate::plan::config::{Load, Output, Prompt, StagesLoad, TooLong, TraceFormat, TracePrompt, Warmup};
+use crate::sample::{Time, Tokens};
+
+/// Names of workloads and backends, as they are written.
+pub fn names(tree: &Node, found: &mut Found) {
+    for group in ["workloads", "backends"] {
+        let Some(map) = tree.get(group).and_then(|entry| entry.node.map()) else { continue };
+        for (name, entry) in map {
+            let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_.-".contains(c);
+            if !name.is_empty() && name.chars().all(legal) {
+                continue;
+            }
+            let better: String =
+                name.trim().to_lowercase().chars().map(|c| if legal(c) { c } else { '_' }).collect();
+            let mut diagnostic = Diagnostic::error(entry.key, format!("{} is no name", quote(name)))
+                .note("a name is made of lower-case letters, digits, `_`, `.` and `-`");
+            if better.chars().any(|c| c.is_ascii_alphanumeric()) {
+                diagnostic = diagnostic.help(format!("write `{better}`"));
+            }
+            found.push(diagnostic);
+        }
+    }
+}
+
+/// Checks an expanded tree. Parts that the schema already refused are left out.
+pub fn references(
+    tree: &Node,
+    value: &Value,
+    families: &indexmap::IndexMap<String, Family>,
+    found: &mut Found,
+) {
+    if found.incomplete {
+        return;
+    }
+    let keys = |group: &str| -> Vec<&str> {
+        value[group].as_object().map(|map| map.keys().map(String::as_str).collect()).unwrap_or_default()
+    };
+    let mut workloads: Vec<&str> = families.values().map(|family| family.name.as_str()).collect();
+    workloads.dedup();
+    let points = families.keys().map(String::as_str).filter(|name| !workloads.contains(name)).collect();
+    let names = Names { workloads, points, backends: keys("backends") };
+    let mut checker = Checker { tree, names, found };
+    checker.chosen_backends(value);
+    checker.rules(value);
+    for name in keys("backends") {
+        checker.fault_workloads(&value["backends"][name], name);
+        if let Ok(Backend::Mock(mock)) = serde_json::from_value(value["backends"][name].clone()) {
+            checker.at(&["backends", name]).mock(&mock);
+        }
+    }
+    for name in keys("workloads") {
+        if let Ok(workload) = serde_json::from_value::<Workload>(value["workloads"][name].clone()) {
+            checker.at(&["workloads", name]).workload(&workload);
+        }
+    }
+}
+
+struct Names<'a> {
+    workloads: Vec<&'a str>,
+    points: Vec<&'a str>,
+    backends: Vec<&'a str>,
+}
+
+struct Checker<'a> {
+    tree: &'a Node,
+    names: Names<'a>,
+    found: &'a mut Found,
+}
+
+impl Checker<'_> {
+    fn at<'b>(&'b mut self, path: &[&str]) -> Part<'b> {
+        let (mut node, mut key) = (Some(self.tree), None);
+        for step in path {
+            (node, key) = below(node, step);
+        }
+        Part { node, key, found: self.found }
+    }
+
+    fn chosen_backends(&mut self, value: &Value) {
+        let names = self.names.backends.clone();
+        match &value["backend"] {
+            Value::Null if names.len() > 1 => {
+                let span = self.at(&["backends"]).key;
+                self.found.push(
+                    Diagnostic::error(span, "several backends, and none is chosen")
+                        .help(format!("write `backend: {}`, or a list of names", names[0])),
+                );
+            }
+            Value::String(name) => self.backend(&["backend"], name),
+            Value::Array(list) => {
+                for (index, name) in list.iter().enumerate() {
+                    self.backend(&["backend", &index.to_string()], name.as_str().unwrap_or_default());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn backend(&mut self, path: &[&str], name: &str) {
+        let names = self.names.backends.clone();
+        if !names.contains(&name) {
+            self.at(path).stranger("backend", name, &names);
+        }
+    }
+
+    fn workload(&mut self, path: &[&str], name: &str) {
+        if self.names.workloads.contains(&name) || self.names.points.contains(&name) {
+            return;
+        }
+        let names = self.names.workloads.clone();
+        self.at(path).stranger("workload", name, &names);
+    }
+
+    fn rules(&mut self, value: &Value) {
+        let rules = value["gates"]["rules"].as_array().map(Vec::as_slice).unwrap_or_default();
+        for (index, rule) in rules.iter().enumerate() {
+            let index = index.to_string();
+            for (group, key) in [(true, "workloads"), (false, "backends")] {
+                for (at, name) in rule[key].as_array().into_iter().flatten().enumerate() {
+                    let (at, name) = (at.to_string(), name.as_str().unwrap_or_default());
+                    let path = ["gates", "rules", &index, key, &at];
+                    if group { self.workload(&path, name) } else { self.backend(&path, name) }
+                }
+            }
+        }
+    }
+
+    fn fault_workloads(&mut self, backend: &Value, name: &str) {
+        for (index, fault) in backend["faults"].as_array().into_iter().flatten().enumerate() {
+            if let Some(workload) = fault["match"]["workload"].as_str() {
+                self.workload(
+                    &["backends", name, "faults", &index.to_string(), "match", "workload"],
+                    workload,
+                );
+            }
+        }
+    }
+}
+
+/// One part of the tree under check.
+struct Part<'a> {
+    node: Option<&'a Node>,
+    key: Option<Span>,
+    found: &'a mut Found,
+}
+
+fn below<'a>(node: Option<&'a Node>, step: &str) -> (Option<&'a Node>, Option<Span>) {
+    node.and_then(|node| node.step(step)).map_or((None, None), |(node, key)| (Some(node), key))
+}
+
+impl Part<'_> {
+    fn at(&mut self, path: &[&str]) -> Part<'_> {
+        let (mut node, mut key) = (self.node, self.key);
+        for step in path {
+            (node, key) = below(node, step);
+        }
+        Part { node, key, found: self.found }
+    }
+
+    /// The value's place; of what is missing, the key's.
+    fn span(&self) -> Option<Span> {
+        self.node.map(|node| node.span).or(self.key)
+    }
+
+    fn key_span(&self) -> Option<Span> {
+        self.key.or_else(|| self.span())
+    }
+
+    fn report(&mut self, diagnostic: Diagnostic) {
+        if !self.found.knows(diagnostic.span) {
+            self.found.push(diagnostic);
+        }
+    }
+
+    fn wrong(&mut self, message: impl Into<String>) {
+        let diagnostic = Diagnostic::error(self.span(), message);
+        self.report(diagnostic);
+    }
+
+    fn stranger(&mut self, what: &str, name: &str, names: &[&str]) {
+        let diagnostic = Diagnostic::error(self.span(), format!("there is no {what} {}", quote(name)))
+            .suggest(name, names.iter().copied())
+            .note(format!("{what}s: {}", names.join(", ")));
+        self.report(diagnostic);
+    }
+
+    /// Exactly one of these keys. Says so at the second one, or at the map when there is none.
+    fn one_of(&mut self, owner: &str, keys: &[&str], why: &str) {
+        let given: Vec<(&str, Option<Span>)> = keys
+            .iter()
+            .map(|key| (*key, below(self.node, key).1))
+            .filter(|(_, span)| span.is_some())
+            .collect();
+        let list = keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(" or ");
+        let diagnostic = match given.as_slice() {
+            [_] => return,
+            [] => Diagnostic::error(self.key_span(), format!("{owner} needs {list}")).note(why),
+            [(first, first_at), (second, second_at), ..] => {
+                Diagnostic::error(*second_at, format!("{owner} takes `{first}` or `{second}`, not both"))
+                    .related(*first_at, "also given")
+                    .note(why)
+            }
+        };
+        self.report(diagnostic);
+    }
+
+    fn above_zero(&mut self, key: &str, value: Option<bool>) {
+        if value == Some(false) {
+            self.at(&[key]).wrong(format!("`{key}` must be more than 0"));
+        }
+    }
+
+    fn ordered<T: PartialOrd + Copy>(&mut self, min: T, max: T) {
+        if min > max {
+            let first = below(self.node, "min").1;
+            let diagnostic = Diagnostic::error(self.at(&["max"]).span(), "`max` is less than `min`")
+                .related(first, "`min` is here");
+            self.report(diagnostic);
+        }
+    }
+
+    fn tokens(&mut self, tokens: &Tokens) {
+        match tokens {
+            Tokens::Uniform(law) => self.ordered(law.min, law.max),
+            Tokens::Zipf(law) => self.ordered(law.min, law.max),
+            Tokens::Normal(law) => self.bounded(law.min, law.max),
+            Tokens::Lognormal(law) => self.bounded(law.min, law.max),
+            Tokens::Fixed(_) | Tokens::Empirical(_) => {}
+        }
+    }
+
+    fn time(&mut self, time: &Time) {
+        match time {
+            Time::Uniform(law) => self.ordered(law.min, law.max),
+            Time::Normal(law) => self.bounded(law.min, law.max),
+            Time::Lognormal(law) => {
+                self.above_zero("mean", Some(law.mean.0 > 0));
+                self.bounded(law.min, law.max);
+            }
+            Time::Fixed(_) | Time::Empirical(_) => {}
+        }
+    }
+
+    fn bounded<T: PartialOrd + Copy>(&mut self, min: Option<T>, max: Option<T>) {
+        if let (Some(min), Some(max)) = (min, max) {
+            self.ordered(min, max);
+        }
+    }
+
+    fn mock(&mut self, mock: &MockBackend) {
+        self.at(&["ttft"]).time(&mock.ttft);
+        self.at(&["tbt"]).time(&mock.tbt);
+        self.above_zero("rate_cap", mock.rate_cap.map(|rate| rate.0 > 0.0));
+        if let Some(kv) = &mock.kv {
+            self.at(&["kv"]).kv(kv);
+        }
+    }
+
+    fn kv(&mut self, kv: &Kv) {
+        self.one_of("the KV cache", &["tokens", "blocks", "bytes"], "one of them gives its size");
+        if kv.bytes.is_some() && kv.bytes_per_token.is_none() {
+            let diagnostic =
+                Diagnostic::error(self.at(&["bytes"]).key_span(), "`bytes` needs `bytes_per_token`")
+                    .note("bytes per token: 2 × layers × KV heads × head size × bytes per number");
+            self.report(diagnostic);
+        }
+        let block = u64::from(kv.block_tokens);
+        let short = match (kv.tokens, kv.bytes, kv.bytes_per_token) {
+            (Some(tokens), _, _) => Some(("tokens", u64::from(tokens.0) < block)),
+            (_, Some(bytes), Some(each)) => Some(("bytes", bytes.0 / each.max(1) < block)),
+            _ => None,
+        };
+        if let Some((key, true)) = short {
+            let message = format!("the KV cache holds not one block of {block} tokens");
+            self.at(&[key]).wrong(message);
+        }
+    }
+
+    fn workload(&mut self, workload: &Workload) {
+        self.prompt(workload);
+        self.load(&workload.load, matches!(workload.prompt, Prompt::Trace(_)));
+        if let Some(Warmup { duration, .. }) = &workload.warmup {
+            let mut warmup = self.at(&["warmup"]);
+            warmup.one_of(
+                "a warm-up",
+                &["requests", "duration"],
+                "it ends after so many requests or after so long",
+            );
+            warmup.above_zero("duration", duration.map(|duration| duration.0 > 0));
+        }
+        self.above_zero("timeout", Some(workload.timeout.0 > 0));
+        self.above_zero("total_timeout", workload.total_timeout.map(|timeout| timeout.0 > 0));
+    }
+
+    fn prompt(&mut self, workload: &Workload) {
+        match &workload.prompt {
+            Prompt::Synthetic(prompt) => {
+                self.at(&["prompt", "tokens"]).tokens(&prompt.tokens);
+                let longest = match &prompt.tokens {
+                    Tokens::Fixed(law) => Some(law.value),
+                    Tokens::Uniform(law) => Some(law.max),
+                    Tokens::Zipf(law) => Some(law.max),
+                    Tokens::Normal(law) => law.max,
+                    Tokens::Lognormal(law) => law.max,
+                    Tokens::Empirical(_) => None,
+                };
+                if let (Some(prefix), Some(longest)) = (&prompt.prefix, longest)
+                    && prefix.tokens > longest
+                {
+                    let message = format!("the prefix is longer than every prompt ({} tokens)", longest.0);
+                    self.at(&["prompt", "prefix", "tokens"]).wrong(message);
+                }
+            }
+            Prompt::Trace(trace) => {
+                self.at(&["prompt"]).trace(trace);
+                if workload.output.is_some() {
+                    let diagnostic = Diagnostic::error(
+                        self.at(&["output"]).key_span(),
+                        "a trace supplies its own output lengths",
+                    )
+                    .help("remove `output`");
+                    self.report(diagnostic);
+                }
+                return;
+            }
+            Prompt::Text(_) | Prompt::File(_) => {}
+        }
+        self.output(workload.output.as_ref(), &workload.prompt);
+    }
+
+    fn output(&mut self, output: Option<&Output>, prompt: &Prompt) {
+        let rows = matches!(prompt, Prompt::File(file) if file.fields.as_ref().is_some_and(|f| f.output_tokens.is_some()));
+        match output {
+            None if rows => {}
+            None => {
+                let diagnostic = Diagnostic::error(self.key_span(), "the workload does not say how long answers are")
+                    .help("write `output: { tokens: 128 }` to force a length, or `output: { max_tokens: 128 }` to limit it");
+                self.report(diagnostic);
+            }
+            Some(output) => {
+                let why = "`tokens` forces a length, `max_tokens` limits it";
+                self.at(&["output"]).one_of("`output`", &["tokens", "max_tokens"], why);
+                for (key, tokens) in [("tokens", &output.tokens), ("max_tokens", &output.max_tokens)] {
+                    if let Some(tokens) = tokens {
+                        self.at(&["output", key]).tokens(tokens);
+                    }
+                }
+            }
+        }
+    }
+
+    fn trace(&mut self, trace: &TracePrompt) {
+        if trace.fields.is_some() && trace.format != TraceFormat::Jsonl {
+            let diagnostic =
+                Diagnostic::error(self.at(&["fields"]).key_span(), "`fields` is for `format: jsonl` only")
+                    .note("the other formats have fixed names");
+            self.report(diagnostic);
+        }
+        if trace.block_tokens.is_some() && matches!(trace.format, TraceFormat::Azure | TraceFormat::Burstgpt)
+        {
+            let diagnostic =
+                Diagnostic::error(self.at(&["block_tokens"]).key_span(), "this trace format has no blocks")
+                    .help("remove `block_tokens`");
+            self.report(diagnostic);
+        }
+        if let Some([from, to]) = trace.window
+            && from >= to
+        {
+            self.at(&["window"]).wrong("the window ends before it starts");
+        }
+        if trace.too_long != TooLong::Reject && trace.max_tokens.is_none() {
+            let diagnostic =
+                Diagnostic::error(self.at(&["too_long"]).key_span(), "`too_long` needs `max_tokens`")
+                    .note("without `max_tokens` every row fits");
+            self.report(diagnostic);
+        }
+    }
+
+    fn load(&mut self, load: &Load, trace: bool) {
+        let mut part = self.at(&["load"]);
+        let end = match load {
+            Load::Closed(load) => {
+                if let Some(think) = &load.think_time {
+                    part.at(&["think_time"]).time(think);
+                }
+                part.above_zero("duration", load.duration.map(|duration| duration.0 > 0));
+                load.requests.is_some() || load.duration.is_some()
+            }
+            Load::Open(load) => {
+                part.above_zero("rate", Some(load.rate.0 > 0.0));
+                part.above_zero("duration", load.duration.map(|duration| duration.0 > 0));
+                load.requests.is_some() || load.duration.is_some()
+            }
+            Load::Stages(load) => {
+                part.stages(load);
+                true
+            }
+            Load::Replay(load) => {
+                part.above_zero("duration", load.duration.map(|duration| duration.0 > 0));
+                if !trace {
+                    let diagnostic =
+                        Diagnostic::error(part.at(&["kind"]).span(), "`kind: replay` needs a trace")
+                            .help("it replays the arrivals of `prompt: { kind: trace, .. }`");
+                    part.report(diagnostic);
+                }
+                true
+            }
+        };
+        if !end {
+            let diagnostic = Diagnostic::error(part.key_span(), "the load never ends")
+                .help("add `requests`, `duration`, or both: whichever comes first ends it");
+            part.report(diagnostic);
+        }
+    }
+
+    fn stages(&mut self, load: &StagesLoad) {
+        let by_rate = load.stages.first().is_some_and(|stage| stage.rate.is_some());
+        let (own, other) = if by_rate { ("rate", "concurrency") } else { ("concurrency", "rate") };
+        for (index, stage) in load.stages.iter().enumerate() {
+            let index = index.to_string();
+            let mut part = self.at(&["stages", &index]);
+            part.above_zero("duration", Some(stage.duration.0 > 0));
+            if stage.rate.is_some() == stage.concurrency.is_some() {
+                part.one_of("a stage", &["rate", "concurrency"], "a stage sets one of them");
+            } else if stage.rate.is_some() != by_rate {
+                let diagnostic = Diagnostic::error(
+                    part.at(&[other]).key_span(),
+                    format!("the first stage sets `{own}`, this one `{other}`"),
+                )
+                .note("all stages set a rate, or all set a concurrency");
+                part.report(diagnostic);
+            }
+        }
+        let idle = load.stages.iter().all(|stage| {
+            stage.rate.is_none_or(|rate| rate.0 <= 0.0) && stage.concurrency.is_none_or(|users| users == 0)
+        });
+        if idle && load.stages.iter().all(|stage| stage.rate.is_some() != stage.concurrency.is_some()) {
+            let diagnostic = Diagnostic::error(self.at(&["stages"]).key_span(), "no stage sends a request")
+                .help("give one of them a rate or concurrency above 0");
+            self.report(diagnostic);
+        }
+        if !by_rate {
+            for (key, given) in
+                [("arrival", load.arrival.is_some()), ("max_in_flight", load.max_in_flight.is_some())]
+            {
+                if given {
+                    let diagnostic = Diagnostic::error(
+                        self.at(&[key]).key_span(),
+                        format!("`{key}` is for stages that set a rate"),
+                    )
+                    .help(format!("remove `{key}`"));
+                    self.report(diagnostic);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,461 @@
+//! The tree against the strict schema: every error at its place, in words that fit the definition it breaks.
+
+use jsonschema::ValidationError;
+use jsonschema::error::ValidationErrorKind as Kind;
+use serde_json::Value;
+
+use super::diagnostic::{Diagnostic, quote};
+use super::found::Found;
+use super::load::unescape;
+use super::node::{Node, describe};
+use super::schema::{QUANTITIES, Quantity, STRICT};
+use super::source::Span;
+
+/// Reports everything that the schema forbids.
+pub fn check(tree: &Node, value: &Value, found: &mut Found) {
+    let mut checker = Checker { tree, root: value, found };
+    for error in STRICT.validator.iter_errors(value) {
+        checker.explain(&error);
+    }
+}
+
+struct Checker<'a> {
+    tree: &'a Node,
+    root: &'a Value,
+    found: &'a mut Found,
+}
+
+/// Where an error is: the node, its key, and how the user calls it.
+struct At {
+    path: Vec<String>,
+    span: Span,
+    key: Option<Span>,
+}
+
+impl At {
+    /// The last name on the way: `` `concurrency` ``, `item 2 of `rules``.
+    fn name(&self) -> String {
+        let Some(last) = self.path.last() else { return "a scenario".into() };
+        match (last.parse::<usize>(), self.path.len().checked_sub(2).map(|at| &self.path[at])) {
+            (Ok(index), Some(list)) if self.key.is_none() => format!("item {} of `{list}`", index + 1),
+            _ => quote(last),
+        }
+    }
+
+    fn key_or_value(&self) -> Span {
+        self.key.unwrap_or(self.span)
+    }
+}
+
+fn steps(pointer: &str) -> Vec<String> {
+    pointer.split('/').skip(1).map(unescape).collect()
+}
+
+/// The schema that a keyword stands in.
+fn schema_of(error: &ValidationError<'_>) -> &'static Value {
+    let path = error.schema_path().as_str();
+    let parent = path.rfind('/').map_or("", |at| &path[..at]);
+    STRICT.schema.pointer(parent).unwrap_or(&Value::Null)
+}
+
+fn resolved(schema: &'static Value) -> &'static Value {
+    let target = schema.get("$ref").and_then(Value::as_str).and_then(|path| path.strip_prefix('#'));
+    target.and_then(|path| STRICT.schema.pointer(path)).unwrap_or(schema)
+}
+
+fn quantity_of(schema: &Value) -> Option<&'static Quantity> {
+    QUANTITIES.iter().find(|quantity| {
+        let format = schema.get("format").and_then(Value::as_str);
+        format
+            .and_then(|format| format.strip_prefix("sagebench-"))
+            .is_some_and(|name| name.eq_ignore_ascii_case(quantity.name))
+    })
+}
+
+/// The kind that a branch of a union stands for.
+fn kind_of(branch: &'static Value) -> Option<&'static str> {
+    resolved(branch).pointer("/properties/kind/const").and_then(Value::as_str)
+}
+
+impl Checker<'_> {
+    fn at(&self, error: &ValidationError<'_>) -> At {
+        self.locate(steps(error.instance_path().as_str()))
+    }
+
+    fn locate(&self, path: Vec<String>) -> At {
+        let mut at = At { span: self.tree.span, key: None, path: Vec::new() };
+        let mut node = self.tree;
+        for step in path {
+            let Some((next, key)) = node.step(&step) else { break };
+            at.span = next.span;
+            at.key = key;
+            at.path.push(step);
+            node = next;
+        }
+        at
+    }
+
+    fn push(&mut self, diagnostic: Diagnostic) {
+        if !self.found.knows(diagnostic.span) {
+            self.found.push(diagnostic);
+        }
+    }
+
+    fn explain(&mut self, error: &ValidationError<'_>) {
+        let at = self.at(error);
+        let schema = schema_of(error);
+        let instance = error.instance().as_ref();
+        if instance.is_null() {
+            let message = format!("{} has no value", at.name());
+            let span = if at.span.start == at.span.end { at.key_or_value() } else { at.span };
+            return self.push(Diagnostic::error(span, message).help("give it one, or remove the key"));
+        }
+        match error.kind() {
+            Kind::OneOfNotValid { context } => return self.union(error, context, &at),
+            Kind::AdditionalProperties { unexpected } => {
+                for key in unexpected {
+                    self.unknown_key(&at, schema, key);
+                }
+                return;
+            }
+            Kind::Required { property } => {
+                return self.missing(&at, schema, property.as_str().unwrap_or_default());
+            }
+            _ => {}
+        }
+        if let Some(quantity) = quantity_of(schema) {
+            return self.push(quantity_error(quantity, instance, &at));
+        }
+        let (message, help) = plain_error(error.kind(), schema, instance, &at);
+        let mut diagnostic = Diagnostic::error(at.span, message);
+        diagnostic.help.extend(help);
+        if let (Some(word), Kind::Enum { options }) = (instance.as_str(), error.kind()) {
+            let options = options.as_array().map(Vec::as_slice).unwrap_or_default();
+            diagnostic = diagnostic.suggest(word, options.iter().filter_map(Value::as_str));
+        }
+        self.push(diagnostic);
+    }
+
+    fn unknown_key(&mut self, at: &At, schema: &'static Value, key: &str) {
+        let mut path = at.path.clone();
+        path.push(key.to_owned());
+        let span = self.locate(path).key_or_value();
+        let known: Vec<&str> = schema
+            .get("properties")
+            .and_then(Value::as_object)
+            .map(|map| map.keys().map(String::as_str).filter(|name| *name != "$schema").collect())
+            .unwrap_or_default();
+        let owner = match kind_of(schema) {
+            Some(kind) => format!("`kind: {kind}`"),
+            None if at.path.is_empty() => "a scenario".into(),
+            None => at.name(),
+        };
+        let mut diagnostic = Diagnostic::error(span, format!("unknown key {} in {owner}", quote(key)))
+            .suggest(key, known.iter().copied());
+        if diagnostic.help.is_empty()
+            && let Some(kinds) = self.kinds_with(at, key)
+        {
+            diagnostic = diagnostic.help(format!("it belongs to {kinds}"));
+        }
+        self.push(diagnostic.note(format!("known keys: {}", known.join(", "))));
+    }
+
+    /// The other kinds of the union at this place that know a key.
+    fn kinds_with(&self, at: &At, key: &str) -> Option<String> {
+        let branches = union_at(&at.path, self.root)?;
+        let kinds: Vec<String> = branches
+            .iter()
+            .filter(|branch| resolved(branch).pointer("/properties").and_then(|map| map.get(key)).is_some())
+            .filter_map(|branch| kind_of(branch))
+            .map(|kind| format!("`kind: {kind}`"))
+            .collect();
+        (!kinds.is_empty()).then(|| kinds.join(", "))
+    }
+
+    fn missing(&mut self, at: &At, schema: &'static Value, property: &str) {
+        if self.found.incomplete {
+            return;
+        }
+        let path: Vec<&str> = at.path.iter().map(String::as_str).collect();
+        let (owner, span, help) = match path.as_slice() {
+            [] => ("the scenario".to_owned(), at.span, None),
+            ["workloads", name] => (
+                format!("the workload {}", quote(name)),
+                at.key_or_value(),
+                Some("write it there, or in `defaults` for all workloads"),
+            ),
+            _ => match kind_of(schema) {
+                Some(kind) => (format!("`kind: {kind}`"), at.key_or_value(), None),
+                None => (at.name(), at.key_or_value(), None),
+            },
+        };
+        let mut diagnostic = Diagnostic::error(span, format!("missing key `{property}` in {owner}"));
+        if let Some(help) = help {
+            diagnostic = diagnostic.help(help);
+        }
+        if property == "version" {
+            diagnostic = diagnostic.help("write `version: 1`");
+        }
+        let property = resolved(&schema["properties"][property]);
+        if let Some(description) = schema_description(property) {
+            diagnostic = diagnostic.note(description);
+        }
+        self.push(diagnostic);
+    }
+
+    fn union(&mut self, error: &ValidationError<'_>, context: &[Vec<ValidationError<'static>>], at: &At) {
+        let schema = schema_of(error);
+        let branches = schema.get("oneOf").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let instance = error.instance().as_ref();
+        let words: Vec<&str> =
+            branches.iter().filter_map(|branch| branch.get("const").and_then(Value::as_str)).collect();
+        if !branches.is_empty() && words.len() == branches.len() {
+            return self.push(no_such_word(instance, &words, at));
+        }
+        let chosen = match instance {
+            Value::Object(map) => {
+                let kinds: Vec<&str> = branches.iter().filter_map(kind_of).collect();
+                if kinds.is_empty() {
+                    branches.iter().position(|branch| accepts(resolved(branch), instance))
+                } else {
+                    match map.get("kind") {
+                        None => return self.no_kind(at, &kinds, map),
+                        Some(kind) => match kind
+                            .as_str()
+                            .and_then(|kind| branches.iter().position(|b| kind_of(b) == Some(kind)))
+                        {
+                            Some(chosen) => Some(chosen),
+                            None => return self.unknown_kind(at, &kinds, kind),
+                        },
+                    }
+                }
+            }
+            _ => branches.iter().position(|branch| accepts(resolved(branch), instance)),
+        };
+        if let Some(errors) = chosen.and_then(|chosen| context.get(chosen)) {
+            for error in errors {
+                self.explain(error);
+            }
+            return;
+        }
+        let unit =
+            branches.iter().find_map(|branch| quantity_of(resolved(branch))).filter(|_| instance.is_number());
+        if let Some(quantity) = unit {
+            return self.push(quantity_error(quantity, instance, at));
+        }
+        let forms: Vec<String> = forms(branches);
+        let message = format!("{} must be {}, not {}", at.name(), forms.join(" or "), describe(instance));
+        self.push(Diagnostic::error(at.span, message));
+    }
+
+    fn no_kind(&mut self, at: &At, kinds: &[&str], map: &serde_json::Map<String, Value>) {
+        if self.found.incomplete {
+            return;
+        }
+        let mut diagnostic =
+            Diagnostic::error(at.key_or_value(), format!("missing key `kind` in {}", at.name()));
+        if kinds.len() == 1 {
+            diagnostic = diagnostic.help(format!("write `kind: {}`", kinds[0]));
+        } else {
+            // the kind that knows every key that is there is the likely one
+            let fitting: Vec<&str> = union_at(&at.path, self.root)
+                .into_iter()
+                .flatten()
+                .filter(|branch| map.keys().all(|key| resolved(branch)["properties"].get(key).is_some()))
+                .filter_map(kind_of)
+                .collect();
+            if let [kind] = fitting.as_slice() {
+                diagnostic = diagnostic.help(format!("its keys fit `kind: {kind}`"));
+            }
+            diagnostic = diagnostic.note(format!("kinds: {}", kinds.join(", ")));
+        }
+        self.push(diagnostic);
+    }
+
+    fn unknown_kind(&mut self, at: &At, kinds: &[&str], kind: &Value) {
+        let mut path = at.path.clone();
+        path.push("kind".into());
+        let span = self.locate(path).span;
+        let word = kind.as_str().unwrap_or_default();
+        let shown = kind.as_str().map_or_else(|| describe(kind), quote);
+        let what = if kind.is_string() {
+            format!("unknown kind {shown} in {}", at.name())
+        } else {
+            format!("`kind` is a word, not {shown}")
+        };
+        self.push(
+            Diagnostic::error(span, what)
+                .suggest(word, kinds.iter().copied())
+                .note(format!("kinds: {}", kinds.join(", "))),
+        );
+    }
+}
+
+fn schema_description(schema: &Value) -> Option<String> {
+    let text = schema.get("description")?.as_str()?;
+    let first = text.split(". ").next()?.replace('\n', " ");
+    Some(format!("it says: {}", first.trim_end_matches('.').to_lowercase_first()))
+}
+
+trait LowercaseFirst {
+    fn to_lowercase_first(&self) -> String;
+}
+
+impl LowercaseFirst for str {
+    fn to_lowercase_first(&self) -> String {
+        let mut chars = self.chars();
+        chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
+    }
+}
+
+/// The branches of the union that stands at a path, found by walking schema and value together.
+fn union_at(path: &[String], root: &Value) -> Option<&'static [Value]> {
+    let mut schema = &STRICT.schema;
+    let mut value = root;
+    for step in path {
+        schema = choose(resolved(schema), value);
+        schema = schema
+            .get("properties")
+            .and_then(|map| map.get(step))
+            .or_else(|| schema.get("additionalProperties"))
+            .or_else(|| schema.get("items"))?;
+        value = value.get(step).or_else(|| value.get(step.parse::<usize>().ok()?))?;
+    }
+    resolved(schema).get("oneOf")?.as_array().map(Vec::as_slice)
+}
+
+/// The branch of a union that a value's `kind` names; the schema itself where there is no union.
+fn choose(schema: &'static Value, value: &Value) -> &'static Value {
+    let Some(branches) = schema.get("oneOf").and_then(Value::as_array) else { return schema };
+    let kind = value.get("kind").and_then(Value::as_str);
+    let branch = branches.iter().find(|branch| {
+        if kind.is_some() { kind_of(branch) == kind } else { accepts(resolved(branch), value) }
+    });
+    branch.map_or(schema, resolved)
+}
+
+/// Whether a schema is for values of this JSON type.
+fn accepts(schema: &Value, value: &Value) -> bool {
+    let own = match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    let fits = |name: &str| name == own || (name == "integer" && own == "number");
+    match schema.get("type") {
+        Some(Value::String(name)) => fits(name),
+        Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).any(fits),
+        _ => false,
+    }
+}
+
+/// What the branches of a union look like, in words.
+fn forms(branches: &'static [Value]) -> Vec<String> {
+    let mut forms = Vec::new();
+    for branch in branches {
+        let schema = resolved(branch);
+        let form = if kind_of(branch).is_some() {
+            "a map with `kind`".to_owned()
+        } else if let Some(options) = schema.get("enum").and_then(Value::as_array) {
+            let words: Vec<String> =
+                options.iter().filter_map(Value::as_str).map(|word| format!("`{word}`")).collect();
+            words.join(" or ")
+        } else if let Some(quantity) = quantity_of(schema) {
+            format!("a {} such as {}", quantity.name.to_lowercase(), examples(schema))
+        } else {
+            type_words(schema)
+        };
+        if !forms.contains(&form) {
+            forms.push(form);
+        }
+    }
+    forms
+}
+
+fn examples(schema: &Value) -> String {
+    let list = schema.get("examples").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let words: Vec<String> = list
+        .iter()
+        .map(|example| example.as_str().map_or_else(|| example.to_string(), str::to_owned))
+        .collect();
+    words.join(" or ")
+}
+
+/// The types of a schema, in words.
+fn type_words(schema: &Value) -> String {
+    let word = |name: &str| match name {
+        "integer" => "a whole number",
+        "number" => "a number",
+        "string" => "a text",
+        "boolean" => "`true` or `false`",
+        "array" => "a list",
+        _ => "a map",
+    };
+    match schema.get("type") {
+        Some(Value::String(name)) => word(name).to_owned(),
+        Some(Value::Array(names)) => {
+            names.iter().filter_map(Value::as_str).map(word).collect::<Vec<_>>().join(" or ")
+        }
+        _ => "something else".into(),
+    }
+}
+
+fn no_such_word(instance: &Value, words: &[&str], at: &At) -> Diagnostic {
+    let list = words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
+    let message = format!("{} is one of {list}, not {}", at.name(), describe(instance));
+    Diagnostic::error(at.span, message).suggest(instance.as_str().unwrap_or_default(), words.iter().copied())
+}
+
+fn quantity_error(quantity: &Quantity, instance: &Value, at: &At) -> Diagnostic {
+    if let (Value::Number(number), [first, second]) = (instance, quantity.units) {
+        let message = format!("{} needs a unit: `{number}` has none", at.name());
+        return Diagnostic::error(at.span, message)
+            .help(format!("write {number}{first} or {number}{second}"));
+    }
+    let wrong_type = !(instance.is_string() || instance.is_number());
+    let problem = (quantity.parse)(instance.clone()).err().filter(|_| !wrong_type);
+    let message = problem.unwrap_or_else(|| {
+        let schema = STRICT.schema.pointer(&format!("/$defs/{}", quantity.name)).unwrap_or(&Value::Null);
+        format!("{} must be written like {}, not {}", at.name(), examples(schema), describe(instance))
+    });
+    Diagnostic::error(at.span, message)
+}
+
+/// Errors of one keyword: the message, and help where there is some.
+fn plain_error(kind: &Kind, schema: &Value, instance: &Value, at: &At) -> (String, Option<String>) {
+    let name = at.name();
+    let found = describe(instance);
+    let message = match kind {
+        Kind::Type { .. } => format!("{name} must be {}, not {found}", type_words(schema)),
+        Kind::Minimum { limit } => format!("{name} must be at least {limit}, not {instance}"),
+        Kind::Maximum { limit } => format!("{name} must be at most {limit}, not {instance}"),
+        Kind::ExclusiveMinimum { limit } => format!("{name} must be more than {limit}, not {instance}"),
+        Kind::ExclusiveMaximum { limit } => format!("{name} must be less than {limit}, not {instance}"),
+        Kind::MinItems { limit } | Kind::MinProperties { limit } => {
+            let entries = if *limit == 1 { "entry" } else { "entries" };
+            format!("{name} needs at least {limit} {entries}")
+        }
+        Kind::MaxItems { limit } => format!("{name} has at most {limit} entries"),
+        Kind::MinLength { .. } => format!("{name} must not be empty"),
+        Kind::UniqueItems => format!("{name} has the same entry twice"),
+        Kind::Constant { expected_value } if name == "`version`" => {
+            let message = format!("this program reads version {expected_value} of the language, not {found}");
+            return (message, Some(format!("write `version: {expected_value}`")));
+        }
+        Kind::Constant { expected_value } => format!("{name} must be {expected_value}, not {found}"),
+        Kind::Enum { options } => {
+            let words: Vec<String> = options
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|word| quote(word.as_str().unwrap_or("?")))
+                .collect();
+            format!("{name} is one of {}, not {found}", words.join(", "))
+        }
+        _ => format!("{name} does not fit: {found}"),
+    };
+    (message, None)
+}

@@ -9,8 +9,8 @@ use super::prepare::Prepared;
 use crate::gate::{Facts, Judgement, outcome};
 use crate::record::Record;
 use crate::report::{
-    OutputFile, RequestLog, RunReport, benchmark_summary, metrics_files, render,
-    requests_jsonl, run_json, slug, sweep_csv,
+    OutputFile, RequestLog, RunReport, benchmark_summary, metrics_files, render, requests_jsonl, run_json,
+    slug, sweep_csv,
 };
 
 /// At most so many requests are written out one by one.

@@ -12,7 +12,7 @@ use crate::plan::config::{Load, Requests};
 use crate::plan::{Plan, PlanError, plan, table};
 use crate::report::{STANDARD, Template, find};
 use crate::scenario::{
-    Diagnostic, Failed, Format, Loaded, Options, Scenario, Sources, load, load_text, nearest, read_file,
+    Diagnostic, Failed, Format, Loaded, Options, Scenario, load, load_text, nearest, read_file,
 };
 use crate::tokenizer;
 

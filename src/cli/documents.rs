@@ -16,7 +16,7 @@ use crate::plan;
 use crate::report;
 use crate::scenario::{
     Diagnostic, Sources, editor_schema,
-    render::{Render, render_all},
+    render::{Render, render, render_json},
 };
 use crate::tokenizer;
 use crate::units::Duration;
@@ -59,12 +59,13 @@ pub fn validate(args: &ValidateArgs) -> Result<u8, CliError> {
         }
     }
     let groups: Vec<(&Sources, &[Diagnostic])> = found.iter().map(|(s, d)| (s, d.as_slice())).collect();
-    let format = match args.format {
-        DiagnosticFormat::Text => Render::Text { color: terminal::output_colour() },
-        DiagnosticFormat::Json => Render::Json,
-        DiagnosticFormat::Github => Render::Github,
-    };
-    terminal::print(&render_all(&groups, format))?;
+    let each =
+        |format| groups.iter().map(|(sources, found)| render(sources, found, format)).collect::<String>();
+    terminal::print(&match args.format {
+        DiagnosticFormat::Text => each(Render::Text { color: terminal::output_colour() }),
+        DiagnosticFormat::Github => each(Render::Github),
+        DiagnosticFormat::Json => render_json(&groups),
+    })?;
     if args.format == DiagnosticFormat::Text {
         let files = args.files.len();
         let noun = if files == 1 { "file" } else { "files" };
@@ -202,7 +203,7 @@ pub fn schema(args: &SchemaArgs) -> Result<u8, CliError> {
     let schema = match args.name {
         SchemaName::Scenario => editor_schema(),
         SchemaName::Run => report::run_schema().to_value(),
-        SchemaName::Metrics => crate::measure::metrics_schema(),
+        SchemaName::Metrics => crate::measure::metrics_schema().to_value(),
     };
     terminal::print(&format!("{schema:#}\n"))?;
     Ok(exit::PASS)

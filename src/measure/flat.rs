@@ -251,7 +251,7 @@ impl Draft {
     fn engine(&mut self, played: &[Played], engines: &Engines) {
         // The backend knows best why it cannot know; the first repeat speaks for all.
         for (name, reason) in played.iter().rev().flat_map(|run| &run.stats.unavailable) {
-            self.missing(name, reason);
+            self.missing(name.as_ref(), reason);
         }
         let whole = [
             ("kv_used_tokens", engines.kv_used_tokens),

@@ -1,14 +1,13 @@
 //! The files that are not templates: the contract's JSON, run.json, sweep.csv, requests.jsonl.
 
 use std::fmt::Write as _;
-use std::path::Path;
 
 use indexmap::IndexMap;
 use schemars::Schema;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{RenderError, RunReport, Sweep, find, render};
+use super::{RunReport, Sweep};
 use crate::measure::{Flat, rounded};
 use crate::record::{Basis, Record, TokenSource};
 use crate::units::{Ns, ms};
@@ -89,7 +88,7 @@ pub fn benchmark_summary(report: &RunReport) -> OutputFile {
     OutputFile { name: "benchmark_summary.json".into(), bytes: pretty(&summary) }
 }
 
-/// The reports that every run has: the file, and its template. A template of that name beside the scenario (see [`find`])
+/// The reports that every run has: the file, and its template. A template of that name beside the scenario (see [`find`](super::find))
 /// replaces the one that ships; the `.hbs` keeps it apart from an earlier output.
 pub const STANDARD: [(&str, &str); 3] =
     [("REPORT.md", "report.md.hbs"), ("report.html", "report.html.hbs"), ("junit.xml", "junit.xml.hbs")];

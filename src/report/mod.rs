@@ -19,8 +19,8 @@ mod templates;
 mod tests;
 
 pub use files::{
-    OutputFile, RequestLog, STANDARD, benchmark_summary, metrics_files, requests_jsonl, run_json, run_schema, slug,
-    sweep_csv,
+    OutputFile, RequestLog, STANDARD, benchmark_summary, metrics_files, requests_jsonl, run_json, run_schema,
+    slug, sweep_csv,
 };
 pub use model::*;
 pub use read::{ReadError, read};

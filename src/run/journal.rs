@@ -150,7 +150,8 @@ impl Journal {
     /// Starts a journal; a file that is there is replaced.
     pub fn create(path: &Path, header: &Header) -> Result<Self, JournalError> {
         let file = File::create(path).map_err(Self::error(path, "create"))?;
-        let mut journal = Self { path: path.to_owned(), file, buffer: MAGIC.to_vec(), flushed: Instant::now() };
+        let mut journal =
+            Self { path: path.to_owned(), file, buffer: MAGIC.to_vec(), flushed: Instant::now() };
         journal.append(header)?;
         journal.flush()?;
         Ok(journal)
@@ -311,7 +312,11 @@ mod tests {
             measure_start: 0,
             measure_end: 9,
             max_in_flight: 1,
-            stats: EngineStats { evict_ns: Some(1), unavailable: vec![("evict_ms".into(), "why".into())], ..EngineStats::default() },
+            stats: EngineStats {
+                evict_ns: Some(1),
+                unavailable: vec![("evict_ms".into(), "why".into())],
+                ..EngineStats::default()
+            },
             ending: Ending::Complete,
         };
         journal.write(&Entry::CellEnd { key: KEY, played: Box::new(played) }).unwrap();

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 pub use self::journal::CellKey;
 pub use self::load::{Load, Start, Unsent};
 pub use self::play::play;
-use crate::plan::Recipe;
+use crate::plan::{Recipe, RecipeStream};
 use crate::record::{GapRun, Phase, Record};
 use crate::units::{Duration, Ns};
 
@@ -31,6 +31,12 @@ use crate::units::{Duration, Ns};
 pub trait Recipes: Iterator<Item = Recipe> {
     /// Ends the warm-up: the next recipe is a measured one. Called once, when a warm-up of fixed length is over.
     fn start_measuring(&mut self);
+}
+
+impl Recipes for RecipeStream {
+    fn start_measuring(&mut self) {
+        RecipeStream::start_measuring(self);
+    }
 }
 
 /// What was done in an earlier part of the same run.

@@ -6,10 +6,11 @@ use divan::counter::ItemsCount;
 use indexmap::IndexMap;
 use sagebench::backend::config::{Backend, Clock};
 use sagebench::backend::mock::Mock;
+use sagebench::campaign::{CellStart, Changes, Folder, Progress, Settings, conduct, prepare};
 use sagebench::measure::Samples;
 use sagebench::plan::{Plan, plan};
 use sagebench::record::{GapRun, Record};
-use sagebench::report::{RunReport, read, render_standard};
+use sagebench::report::{RunReport, render_standard};
 use sagebench::run::{Flow, Observer, Resume, Stop, play};
 use sagebench::scenario::Scenario;
 use sagebench::tokenizer;
@@ -77,9 +78,27 @@ fn records_16_2(bencher: divan::Bencher<'_, '_>) {
     bencher.counter(ItemsCount::new(100_000_u32)).bench(|| keep(&scenario, &plan));
 }
 
-/// Every standard report of a small run.
+struct Silent;
+
+impl Progress for Silent {
+    fn started(&mut self, _: &CellStart<'_>) {}
+    fn recorded(&mut self) {}
+    fn finished(&mut self, _: &CellStart<'_>, _: f64) {}
+}
+
+fn year1() -> RunReport {
+    let prepared = prepare(Path::new("scenarios/year1.yaml"), &Changes::default()).expect("year1 is valid");
+    let results = tempfile::tempdir().expect("a temporary folder");
+    let folder = Folder::open(results.path()).expect("it can be written to");
+    let stop = Stop::default();
+    let settings =
+        Settings { folder: &folder, resume: false, force: false, strict: false, stop: &stop, command: "bench" };
+    conduct(&prepared, &settings, &mut Silent).expect("year1 runs").report
+}
+
+/// Every standard report of year1.
 #[divan::bench(args = ["summary.txt", "report.md", "report.html", "junit.xml"])]
 fn render(bencher: divan::Bencher<'_, '_>, template: &str) {
-    let run: RunReport = read(Path::new("tests/fixtures/run.json")).expect("the fixture is a run");
+    let run = year1();
     bencher.bench(|| render_standard(&run, template).expect("standard templates render"));
 }

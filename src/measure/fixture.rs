@@ -76,8 +76,8 @@ pub(crate) fn stress() -> (Samples, Played) {
         peak_mem_bytes: Some(128 << 20),
         avg_mem_bytes: Some(f64::from(100 << 20)),
         unavailable: vec![
-            ("evict_ms", "the scenario sets no cost of an eviction".into()),
-            ("spec_accept_rate", "the mock drafts no tokens".into()),
+            ("evict_ms".into(), "the scenario sets no cost of an eviction".into()),
+            ("spec_accept_rate".into(), "the mock drafts no tokens".into()),
         ],
         ..EngineStats::default()
     };

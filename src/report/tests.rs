@@ -211,29 +211,18 @@ fn csv_quotes_and_slugs_are_safe() {
 }
 
 #[test]
-fn the_standard_set_is_complete() {
+fn an_earlier_output_is_no_template() {
     let folder = tempfile::tempdir().expect("a folder");
-    let names = |report: &RunReport| -> Vec<String> {
-        standard_files(report, folder.path())
-            .expect("they render")
-            .into_iter()
-            .map(|file| file.name)
-            .collect()
-    };
-    let mut report = report();
-    report.cells.remove(1);
-    let cells = "stress_test_metrics.json chat_concurrency-1_metrics.json chat_concurrency-4_metrics.json";
-    let rest = "benchmark_summary.json REPORT.md report.html junit.xml run.json";
-    assert_eq!(names(&report).join(" "), format!("{cells} {rest} sweep.csv"));
-    report.sweeps.clear();
-    assert_eq!(names(&report).join(" "), format!("{cells} {rest}"));
-    // An earlier output beside the scenario is no template; a file that says it is one is.
     std::fs::write(folder.path().join("report.html"), "an output").expect("a file");
     std::fs::write(folder.path().join("report.md.hbs"), "mine: {{name}}").expect("a file");
-    let files = standard_files(&report, folder.path()).expect("they render");
-    let of = |name: &str| text(files.iter().find(|file| file.name == name).expect("it is there"));
+    let report = report();
+    let of = |out: &str| {
+        let (_, template) = STANDARD.iter().find(|(name, _)| *name == out).expect("it is standard");
+        render(&report, &find(template, folder.path()).expect("it is found")).expect("it renders")
+    };
     assert_eq!(of("REPORT.md"), "mine: fixture");
     assert!(of("report.html").starts_with("<!doctype html>"));
+    assert!(of("junit.xml").starts_with("<?xml"));
 }
 
 #[test]

@@ -91,8 +91,14 @@ fn year1() -> RunReport {
     let results = tempfile::tempdir().expect("a temporary folder");
     let folder = Folder::open(results.path()).expect("it can be written to");
     let stop = Stop::default();
-    let settings =
-        Settings { folder: &folder, resume: false, force: false, strict: false, stop: &stop, command: "bench" };
+    let settings = Settings {
+        folder: &folder,
+        resume: false,
+        force: false,
+        strict: false,
+        stop: &stop,
+        command: "bench",
+    };
     conduct(&prepared, &settings, &mut Silent).expect("year1 runs").report
 }
 

@@ -14,9 +14,23 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("engine", &[]),
     ("backend", &["backend::config", "engine", "plan"]),
     ("run", &["backend", "backend::config", "plan"]),
-    ("measure", &["backend", "gate::config", "plan", "run"]),
+    ("measure", &["backend", "backend::config", "gate::config", "plan", "plan::config", "run"]),
     ("gate", &["gate::config", "measure", "plan", "run", "scenario"]),
-    ("report", &["backend", "gate", "measure", "plan", "report::config", "run", "scenario"]),
+    (
+        "report",
+        &[
+            "backend",
+            "backend::config",
+            "gate",
+            "gate::config",
+            "measure",
+            "plan",
+            "plan::config",
+            "report::config",
+            "run",
+            "scenario",
+        ],
+    ),
     (
         "campaign",
         &[

@@ -113,7 +113,7 @@ impl Rejected {
 
 /// Reads a scenario file, or the shipped scenario of that name where there is no such file.
 pub fn read(path: &Path, set: &[String]) -> Result<Loaded, Failed> {
-    let shipped = path.to_str().filter(|_| !path.exists()).and_then(Shipped::named);
+    let shipped = path.to_str().filter(|_| !path.is_file()).and_then(Shipped::named);
     let Some(shipped) = shipped else {
         return load(path, &Options::process(set)).map_err(|failed| suggest_shipped(path, failed));
     };

@@ -126,25 +126,26 @@ fn every_import_is_in_the_table() {
     assert!(wrong.is_empty(), "arrows outside the table:\n{}", wrong.join("\n"));
 }
 
+fn visit<'a>(
+    at: &'a str,
+    arrows: &'a BTreeMap<String, BTreeMap<String, PathBuf>>,
+    path: &mut Vec<&'a str>,
+    done: &mut BTreeSet<&'a str>,
+) {
+    assert!(!path.contains(&at), "cycle: {} -> {at}", path.join(" -> "));
+    if !done.contains(at) {
+        path.push(at);
+        for target in arrows.get(at).into_iter().flat_map(BTreeMap::keys) {
+            visit(target, arrows, path, done);
+        }
+        path.pop();
+        done.insert(at);
+    }
+}
+
 #[test]
 fn there_is_no_cycle() {
     let arrows = arrows();
-    fn visit<'a>(
-        at: &'a str,
-        arrows: &'a BTreeMap<String, BTreeMap<String, PathBuf>>,
-        path: &mut Vec<&'a str>,
-        done: &mut BTreeSet<&'a str>,
-    ) {
-        assert!(!path.contains(&at), "cycle: {} -> {at}", path.join(" -> "));
-        if !done.contains(at) {
-            path.push(at);
-            for target in arrows.get(at).into_iter().flat_map(BTreeMap::keys) {
-                visit(target, arrows, path, done);
-            }
-            path.pop();
-            done.insert(at);
-        }
-    }
     let mut done = BTreeSet::new();
     for module in arrows.keys() {
         visit(module, &arrows, &mut Vec::new(), &mut done);

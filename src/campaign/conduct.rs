@@ -217,7 +217,7 @@ fn play_all(
                 let virtual_start = campaign.cells.iter().map(|cell| cell.end_time).fold(0.0, f64::max);
                 let mut player =
                     Player { campaign, key, plan, chosen, settings, journal: &mut earlier.journal, progress };
-                let cell = player.play(done, virtual_start)?;
+                let cell = player.play(&done, virtual_start)?;
                 let interrupted = matches!(cell.played.ending, Ending::Interrupted(_));
                 campaign.cells.push(cell);
                 if let Some(signal) =
@@ -274,7 +274,7 @@ struct Player<'a, 'p> {
 }
 
 impl<'p> Player<'_, 'p> {
-    fn play(&mut self, done: journal::CellEntries, virtual_start: f64) -> Result<Cell, CampaignError> {
+    fn play(&mut self, done: &journal::CellEntries, virtual_start: f64) -> Result<Cell, CampaignError> {
         let clock = self.chosen.clock();
         let start = self.start(clock);
         self.progress.started(&start);
@@ -358,13 +358,13 @@ impl Observer for Recorder<'_> {
         self.samples.push(record.clone(), gaps);
         self.progress.recorded();
         self.count += 1;
-        if let Some(journal) = self.journal.as_mut() {
-            if let Err(error) = journal.record(record, gaps) {
+        match self.journal.as_mut().map(|journal| journal.record(record, gaps)) {
+            Some(Err(error)) => {
                 let reason = error.to_string();
                 self.failed = Some(error);
-                return Flow::Abort(reason);
+                Flow::Abort(reason)
             }
+            Some(Ok(())) | None => Flow::Continue,
         }
-        Flow::Continue
     }
 }

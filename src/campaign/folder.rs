@@ -110,7 +110,7 @@ impl Folder {
         let slug: String =
             start.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' }).collect();
         let history = self.dir.join(HISTORY);
-        let target = (1..)
+        let target = (1..u32::MAX)
             .map(|n| history.join(if n == 1 { slug.clone() } else { format!("{slug}-{n}") }))
             .find(|path| !path.exists())
             .unwrap_or(history);

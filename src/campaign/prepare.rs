@@ -7,6 +7,7 @@ use indexmap::IndexMap;
 use super::folder::is_inside;
 use super::shipped::{SHIPPED, Shipped};
 use crate::backend::config::{Backend, Clock};
+use crate::backend::mock::Mock;
 use crate::gate::{Checked, Finding, Planned, PlannedBackend, PlannedWorkload, Site, check};
 use crate::plan::config::{Load, Requests};
 use crate::plan::{Plan, PlanError, plan, table};
@@ -146,6 +147,10 @@ pub fn prepare(path: &Path, changes: &Changes) -> Result<Prepared, Rejected> {
     let mut loaded = read(path, &set).map_err(|failed| Rejected::Invalid(Box::new(failed)))?;
     let name = loaded.scenario.name.clone().unwrap_or_else(|| stem(path));
     let backends = choose(&loaded.scenario, changes)?;
+    let unusable: Vec<Diagnostic> = backends.iter().filter_map(|chosen| unusable(&loaded, chosen)).collect();
+    if !unusable.is_empty() {
+        return Err(Rejected::at(&loaded, unusable));
+    }
     keep_only(&mut loaded, &changes.only)?;
     if changes.smoke {
         make_smoke(&mut loaded.scenario);
@@ -257,6 +262,14 @@ fn choose(scenario: &Scenario, changes: &Changes) -> Result<Vec<Chosen>, Rejecte
             Ok(Chosen { name, config })
         })
         .collect()
+}
+
+/// What keeps a backend from being built, told before anything runs.
+fn unusable(loaded: &Loaded, chosen: &Chosen) -> Option<Diagnostic> {
+    let Backend::Mock(config) = &chosen.config;
+    let error = Mock::open(config, "", loaded.scenario.seed, &loaded.dir).err()?;
+    let span = loaded.span_of(&format!("/backends/{}", escape(&chosen.name)));
+    Some(Diagnostic::error(span, error.to_string()))
 }
 
 fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> String {

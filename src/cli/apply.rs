@@ -1,6 +1,6 @@
 //! `apply` and `run`: from scenario files to an exit code.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::args::{ApplyArgs, ContractWorkload, Results, RunArgs};
 use super::error::CliError;
@@ -60,7 +60,7 @@ pub fn apply(args: &ApplyArgs) -> Result<u8, CliError> {
     let places = folders(&args.results.output, &prepared);
     let mut codes = Vec::new();
     for (one, dir) in prepared.iter().zip(&places) {
-        codes.push(play(one, dir.clone(), &args.results, &stop)?);
+        codes.push(play(one, dir, &args.results, &stop)?);
         if stop.requested().is_some() {
             break;
         }
@@ -90,8 +90,8 @@ fn warn(prepared: &[Prepared], quiet: bool) {
 }
 
 /// Plays one scenario and says what it came to.
-fn play(prepared: &Prepared, dir: PathBuf, results: &Results, stop: &Stop) -> Result<u8, CliError> {
-    let folder = Folder::open(&dir)?;
+fn play(prepared: &Prepared, dir: &Path, results: &Results, stop: &Stop) -> Result<u8, CliError> {
+    let folder = Folder::open(dir)?;
     let mut shown = Shown::new(results.voice.quiet);
     let settings = Settings {
         folder: &folder,

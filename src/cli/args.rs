@@ -257,7 +257,7 @@ pub enum ReportFormat {
     Json,
     /// One self-contained page
     Html,
-    /// JUnit XML
+    /// `JUnit` XML
     Junit,
 }
 

@@ -1,5 +1,6 @@
 //! The commands that run nothing: they check, print or write texts.
 
+use std::fmt::Write as _;
 use std::path::Path;
 
 use clap::CommandFactory;
@@ -119,7 +120,7 @@ fn prompts(prepared: &Prepared, count: usize) -> String {
         for recipe in workload.stream(0).take(count) {
             let text = plan::text(&recipe, &tokenizer::Mock);
             let tokens = recipe.prompt.tokens();
-            out.push_str(&format!("--- {} #{}: {tokens} tokens\n{text}\n", workload.name, recipe.index));
+            let _ = writeln!(out, "--- {} #{}: {tokens} tokens\n{text}", workload.name, recipe.index);
         }
     }
     out
@@ -155,10 +156,11 @@ pub fn plan_table(prepared: &Prepared) -> String {
             &row.load,
         ]));
         if row.skipped_rows > 0 {
-            out.push_str(&format!(
-                "{:width$}  {} rows of the trace are left out as too long\n",
+            let _ = writeln!(
+                out,
+                "{:width$}  {} rows of the trace are left out as too long",
                 "", row.skipped_rows
-            ));
+            );
         }
     }
     out

@@ -46,8 +46,9 @@ impl CliError {
     /// The exit code it ends the process with.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Rejected(_) | Self::Input(_) => exit::USAGE,
-            Self::Folder(FolderError::Incomplete(_) | FolderError::NothingToResume(_)) => exit::USAGE,
+            Self::Rejected(_)
+            | Self::Input(_)
+            | Self::Folder(FolderError::Incomplete(_) | FolderError::NothingToResume(_)) => exit::USAGE,
             Self::Folder(FolderError::Io { .. }) | Self::Write { .. } | Self::Output(_) => exit::RUN,
             Self::Campaign(error) => error.exit_code(),
         }

@@ -43,10 +43,8 @@ impl Progress for Shown {
     fn recorded(&mut self) {
         self.done += 1;
         // A virtual run records faster than anyone can read.
-        if self.done.is_multiple_of(64) {
-            if let Some(bar) = &self.bar {
-                bar.set_position(self.done);
-            }
+        if let Some(bar) = self.bar.as_ref().filter(|_| self.done.is_multiple_of(64)) {
+            bar.set_position(self.done);
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
+use signal_hook::flag;
 
 use crate::run::Stop;
 
@@ -14,16 +15,10 @@ use crate::run::Stop;
 pub fn connect(stop: &Stop) -> io::Result<()> {
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         let asked = Arc::new(AtomicBool::new(false));
-        signal_hook::flag::register_conditional_default(signal, Arc::clone(&asked))?;
-        signal_hook::flag::register(signal, asked)?;
+        flag::register_conditional_default(signal, Arc::clone(&asked))?;
+        flag::register(signal, asked)?;
+        flag::register_usize(signal, stop.flag(), signal.unsigned_abs() as usize)?;
     }
-    signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])?;
-    let stop = stop.clone();
-    std::thread::Builder::new().name("signals".into()).spawn(move || {
-        for signal in &mut signals {
-            stop.request(signal as u8);
-        }
-    })?;
+    flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
     Ok(())
 }

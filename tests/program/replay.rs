@@ -1,17 +1,15 @@
 //! Real traces through the whole program: every request has a record, and is sent when the trace says.
 
-mod common;
-
 use std::fs;
 use std::path::PathBuf;
 
-use common::run;
+use crate::common::run;
 use serde_json::Value;
 
 /// The folder of real traces; `None` when there is none on this machine.
 fn traces() -> Option<PathBuf> {
-    let folder =
-        std::env::var_os("SAGEBENCH_TRACES").map_or_else(|| common::repo("../shared/traces"), PathBuf::from);
+    let folder = std::env::var_os("SAGEBENCH_TRACES")
+        .map_or_else(|| crate::common::repo("../shared/traces"), PathBuf::from);
     if folder.is_dir() {
         return Some(folder);
     }

@@ -1,11 +1,9 @@
 //! Exit codes and what is said with them.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
-use common::{Said, json, repo, run};
+use crate::common::{Said, json, repo, run};
 use serde_json::Value;
 
 fn apply(dir: &Path, scenario: &str, more: &[&str]) -> Said {

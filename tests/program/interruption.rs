@@ -1,14 +1,12 @@
 //! What was measured is never lost: signals, kills, full disks and closed pipes.
 
-mod common;
-
 use std::fs;
 use std::io::Read;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use common::{Said, json, run, sagebench};
+use crate::common::{Said, json, run, sagebench};
 use serde_json::Value;
 
 /// 120 requests, four at a time, in real time: about 0.4 s.

@@ -1,11 +1,9 @@
 //! The Year 1/2/3 contract: files, fields, numbers and verdicts, as the binary leaves them.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
-use common::{json, repo, run};
+use crate::common::{json, repo, run};
 use serde_json::Value;
 
 const FIELDS: [&str; 22] = [

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{CellReport, RunVerdict};
-use crate::gate::Judgement;
+use crate::gate::{Judgement, Verdict};
 
 /// All points of one workload on one backend.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -49,7 +49,7 @@ pub struct SweepRow {
     pub p99_tpot_ms: Option<f64>,
     /// Share of requests that met the SLO.
     pub slo_share: Option<f64>,
-    /// What the point comes to; `None` when no rule was judged for it.
+    /// What the point comes to, rules that only warn included; `None` when no rule was judged for it.
     pub verdict: Option<RunVerdict>,
 }
 
@@ -94,8 +94,16 @@ fn row(cell: &CellReport, judgements: &[Judgement]) -> SweepRow {
         p50_tpot_ms: cell.number("p50_tpot_ms"),
         p99_tpot_ms: cell.number("p99_tpot_ms"),
         slo_share: cell.number("slo_share"),
-        verdict: cell.verdict(judgements),
+        verdict: point_verdict(cell, judgements),
     }
+}
+
+/// What a point comes to. Rules that only warn count here: a sweep looks for the points that keep to all of them, and
+/// does not fail for those that do not.
+fn point_verdict(cell: &CellReport, judgements: &[Judgement]) -> Option<RunVerdict> {
+    let verdict = cell.verdict(judgements);
+    let breaks = judgements.iter().any(|own| cell.is_of(own) && own.verdict == Verdict::Fail);
+    if breaks && verdict == Some(RunVerdict::Pass) { Some(RunVerdict::Fail) } else { verdict }
 }
 
 fn best(rows: &[SweepRow]) -> Option<String> {

@@ -134,6 +134,8 @@ fn suggest_shipped(path: &Path, mut failed: Failed) -> Failed {
     if path.extension().is_none() && !path.exists() {
         let names: Vec<&str> = SHIPPED.iter().map(Shipped::name).collect();
         if let Some(diagnostic) = failed.diagnostics.first_mut() {
+            let near = path.to_str().and_then(|name| nearest(name, names.iter().copied()));
+            diagnostic.help.extend(near.map(|near| format!("did you mean `{near}`?")));
             diagnostic.help.push(format!("scenarios that ship with the program: {}", names.join(", ")));
         }
     }

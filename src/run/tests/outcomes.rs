@@ -129,9 +129,9 @@ fn what_can_never_fit_is_refused() {
 
 #[test]
 fn total_timeout_cuts_off_what_is_in_flight() {
+    use Outcome::{Skipped, Success, TimedOut};
     let plan = WorkloadPlan { total_timeout: Some(40 * MS), ..plan(open(Some(1))) };
     let (played, kept) = run(&plan, arriving(&[0, MS, 2 * MS, 3 * MS, 40 * MS, 50 * MS], 3));
-    use Outcome::{Skipped, Success, TimedOut};
     // One every 20 ms: the second is complete at 40 ms itself.
     assert_eq!(kept.outcomes(), [Success, Success, Skipped, Skipped, Skipped]);
     let (_, kept) =

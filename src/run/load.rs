@@ -134,7 +134,9 @@ impl<'a, R: Recipes> Load<'a, R> {
     /// The load of `plan` over `recipes`, from time 0.
     pub fn new(plan: &WorkloadPlan, recipes: R, resume: &'a Resume) -> Self {
         let law = match &plan.load {
-            LoadPlan::Closed { users, ramp_up } => Law::Closed(Users::new(users.clone(), *ramp_up)),
+            LoadPlan::Closed { users, ramp_up } => {
+                Law::Closed(Users::new(users.clone(), *ramp_up, resume.elapsed))
+            }
             LoadPlan::Open { max_in_flight } => Law::Open { cap: *max_in_flight },
         };
         let mut load = Self {
@@ -232,7 +234,7 @@ impl<'a, R: Recipes> Load<'a, R> {
                         && pending.recipe.after.is_none()
                     {
                         self.returned.push_front(pending.recipe);
-                        self.user_leaves(user);
+                        self.user_leaves(user, pending.due);
                         continue;
                     }
                     return Some(self.start(pending.recipe, pending.due, pending.user));
@@ -416,7 +418,7 @@ impl<'a, R: Recipes> Load<'a, R> {
         let user = self.users_named;
         self.users_named += 1;
         self.users.insert(user, 0);
-        let Some(recipe) = self.take() else { return self.user_leaves(user) };
+        let Some(recipe) = self.take() else { return self.user_leaves(user, at) };
         if self.is_after_warmup(&recipe, at) {
             self.returned.push_front(recipe);
             self.parked.push((user, at));
@@ -425,10 +427,10 @@ impl<'a, R: Recipes> Load<'a, R> {
         }
     }
 
-    fn user_leaves(&mut self, user: u32) {
+    fn user_leaves(&mut self, user: u32, at: Ns) {
         self.users.remove(&user);
         if let Law::Closed(users) = &mut self.law {
-            users.leave();
+            users.leave(at);
         }
     }
 
@@ -438,10 +440,10 @@ impl<'a, R: Recipes> Load<'a, R> {
             self.end_warmup(at);
         }
         let from = if parked { self.measuring.unwrap_or(since) } else { since };
-        let Some(recipe) = self.take() else { return self.user_leaves(user) };
+        let Some(recipe) = self.take() else { return self.user_leaves(user, from) };
         if self.is_surplus(from, recipe.phase) {
             self.returned.push_front(recipe);
-            return self.user_leaves(user);
+            return self.user_leaves(user, from);
         }
         let due = since.saturating_add(recipe.think.max(least)).max(from);
         if self.is_after_warmup(&recipe, due) {

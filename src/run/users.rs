@@ -20,7 +20,18 @@ pub(super) struct Users {
 }
 
 impl Users {
-    pub(super) fn new(curve: UserCurve, ramp_up: Ns) -> Self {
+    /// The first `played` nanoseconds of a curve are over.
+    pub(super) fn new(mut curve: UserCurve, ramp_up: Ns, played: Ns) -> Self {
+        if let UserCurve::Pieces(pieces) = &mut curve {
+            let mut left = played;
+            pieces.retain_mut(|(length, from, to)| {
+                let cut = left.min(*length);
+                *from = users_at(*length, *from, *to, cut);
+                *length -= cut;
+                left -= cut;
+                *length > 0
+            });
+        }
         Self { curve, ramp_up, origin: None, active: 0, seen: 0 }
     }
 
@@ -70,11 +81,12 @@ impl Users {
         self.seen = self.seen.max(at);
     }
 
-    /// A user leaves.
-    pub(super) fn leave(&mut self) {
+    /// A user leaves at `at`. Where the curve has been until then brings nobody back.
+    pub(super) fn leave(&mut self, at: Ns) {
         // A constant number counts arrivals: who has left is not replaced.
         if matches!(self.curve, UserCurve::Pieces(_)) {
             self.active -= 1;
+            self.seen = self.seen.max(at);
         }
     }
 
@@ -127,13 +139,13 @@ mod tests {
 
     #[test]
     fn a_ramp_spaces_the_first_users_evenly() {
-        assert_eq!(arrivals(&mut Users::new(UserCurve::Constant(4), 100)), [0, 25, 50, 75]);
-        assert_eq!(arrivals(&mut Users::new(UserCurve::Constant(2), 0)), [0, 0]);
+        assert_eq!(arrivals(&mut Users::new(UserCurve::Constant(4), 100, 0)), [0, 25, 50, 75]);
+        assert_eq!(arrivals(&mut Users::new(UserCurve::Constant(2), 0, 0)), [0, 0]);
     }
 
     #[test]
     fn users_arrive_where_the_line_reaches_the_next_whole_number() {
-        let mut users = Users::new(UserCurve::Pieces(vec![(100, 0, 4), (100, 4, 4), (50, 6, 6)]), 0);
+        let mut users = Users::new(UserCurve::Pieces(vec![(100, 0, 4), (100, 4, 4), (50, 6, 6)]), 0, 0);
         users.start_measuring(10);
         assert_eq!(arrivals(&mut users), [35, 60, 85, 110, 210, 210]);
         assert_eq!(users.end(), Some(260));
@@ -143,23 +155,33 @@ mod tests {
 
     #[test]
     fn users_are_too_many_on_the_way_down() {
-        let mut users = Users::new(UserCurve::Pieces(vec![(100, 4, 0)]), 0);
+        let mut users = Users::new(UserCurve::Pieces(vec![(100, 4, 0)]), 0, 0);
         users.start_measuring(0);
         assert_eq!(arrivals(&mut users), [0, 0, 0, 0]);
         assert!(!users.is_one_too_many(0));
         assert!(users.is_one_too_many(1));
-        users.leave();
+        users.leave(1);
         assert!(!users.is_one_too_many(25));
         assert!(users.is_one_too_many(26));
+        assert_eq!(users.next_arrival(), None, "four users were wanted only before");
     }
 
     #[test]
     fn a_warm_up_has_the_users_of_the_start_and_at_least_one() {
-        let mut users = Users::new(UserCurve::Pieces(vec![(100, 0, 2)]), 0);
+        let mut users = Users::new(UserCurve::Pieces(vec![(100, 0, 2)]), 0, 0);
         assert_eq!(arrivals(&mut users), [0]);
         users.start_measuring(40);
         assert_eq!(users.next_arrival(), None, "the second user comes at the very end");
-        let mut three = Users::new(UserCurve::Pieces(vec![(100, 3, 3)]), 0);
+        let mut three = Users::new(UserCurve::Pieces(vec![(100, 3, 3)]), 0, 0);
         assert_eq!(arrivals(&mut three), [0, 0, 0]);
+    }
+
+    #[test]
+    fn a_resumed_curve_goes_on_where_it_was() {
+        let curve = UserCurve::Pieces(vec![(100, 3, 3), (100, 0, 4)]);
+        let mut users = Users::new(curve, 0, 150);
+        users.start_measuring(0);
+        assert_eq!(arrivals(&mut users), [0, 0, 25]);
+        assert_eq!(users.end(), Some(50));
     }
 }

@@ -264,10 +264,11 @@ impl JournalReader {
             self.ended = true;
             return Ok(None);
         }
-        let (mut length, mut checksum) = ([0; 4], [0; 4]);
-        self.fill(&mut length)?;
-        self.fill(&mut checksum)?;
-        let (length, checksum) = (u32::from_le_bytes(length), u32::from_le_bytes(checksum));
+        let mut prefix = [0; PREFIX];
+        self.fill(&mut prefix)?;
+        let [a, b, c, d, e, f, g, h] = prefix;
+        let length = u32::from_le_bytes([a, b, c, d]);
+        let checksum = u32::from_le_bytes([e, f, g, h]);
         if length > LONGEST || u64::from(length) > left - PREFIX as u64 {
             self.ended = true;
             return Ok(None);

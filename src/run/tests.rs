@@ -1,7 +1,6 @@
 //! Whole cells on the mock: golden numbers, closed forms, and both clocks against each other.
 
 mod golden;
-mod journal;
 mod loads;
 mod outcomes;
 

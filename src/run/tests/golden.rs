@@ -133,8 +133,8 @@ fn evictions_cost_the_token_that_needs_the_block() {
 
 #[test]
 fn what_is_not_modelled_has_a_reason() {
-    let names = |stats: &crate::backend::EngineStats| -> Vec<&str> {
-        stats.unavailable.iter().map(|(name, _)| &name[..]).collect()
+    let names = |stats: &crate::backend::EngineStats| -> Vec<String> {
+        stats.unavailable.iter().map(|(name, _)| name.to_string()).collect()
     };
     let plain = mock(&config(MS, MS)).stats(0);
     assert_eq!(names(&plain).len(), 11);

@@ -99,11 +99,8 @@ mod linux {
         /// Sleeps until `at` since T0, or until a signal comes.
         pub(in crate::run) fn sleep_until(&self, at: Ns) {
             let at = self.origin.saturating_add(at);
-            let request = Timespec {
-                tv_sec: (at / SECOND).cast_signed(),
-                // Below 10^9, so it fits where this is 32 bits wide.
-                tv_nsec: (at % SECOND).cast_signed() as _,
-            };
+            let request =
+                Timespec { tv_sec: (at / SECOND).cast_signed(), tv_nsec: (at % SECOND).cast_signed() };
             // A signal ends the sleep early; the caller looks at the time again.
             let _ = clock_nanosleep_absolute(ClockId::Monotonic, &request);
         }

@@ -4,4 +4,5 @@ mod common;
 mod contract;
 mod interruption;
 mod replay;
+mod scenarios;
 mod verdicts;

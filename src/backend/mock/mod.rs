@@ -28,7 +28,7 @@ use super::{EngineStats, Finish, InjectedFault, RequestId, Sink, Stepped};
 use crate::engine::KvCache;
 use crate::plan::Recipe;
 use crate::record::{Outcome, Phase, TokenSource};
-use crate::sample::{BadLaw, Draws, Quantity, Sampler, key};
+use crate::sample::{BadLaw, Draws, Quantity, Sampler};
 use crate::units::{Duration, Ns};
 
 /// The two laws of a mock, made ready for drawing: nanoseconds.
@@ -546,19 +546,5 @@ fn cache(kv: &Kv) -> Result<KvCache, MockError> {
         0 => Err(MockError::Empty { tokens, block_tokens }),
         blocks if blocks > 1 << 24 => Err(MockError::TooLarge(blocks)),
         blocks => Ok(KvCache::new(blocks as u32, block_tokens, kv.prefix_cache)),
-    }
-}
-
-/// The identity of the content of a sequence's `index`-th full block, prompt and answer together.
-///
-/// Stands in for the plan's own definition of block content; equal leading blocks mean an equal prefix.
-fn block_content(recipe: &Recipe, index: u64, block_tokens: u32) -> u64 {
-    use crate::plan::PromptRecipe;
-    let end = (index + 1) * u64::from(block_tokens);
-    match &recipe.prompt {
-        PromptRecipe::Synthetic { prefix: Some(prefix), .. } if end <= u64::from(prefix.tokens) => {
-            key(&[prefix.seed, index])
-        }
-        _ => key(&[recipe.seed, index]),
     }
 }

@@ -1,6 +1,5 @@
 //! One request inside the mock, and the order in which requests were admitted.
 
-use super::block_content;
 use crate::backend::RequestId;
 use crate::backend::config::FaultAction;
 use crate::engine::BlockTable;
@@ -86,7 +85,7 @@ impl Sequence {
     /// Tells the table the content of the first `blocks` full blocks.
     pub(super) fn know_blocks(&mut self, blocks: u32, block_tokens: u32) {
         for index in self.table.known_blocks() as u64..u64::from(blocks) {
-            self.table.push_content(block_content(&self.recipe, index, block_tokens));
+            self.table.push_content(self.recipe.block(index, block_tokens));
         }
     }
 

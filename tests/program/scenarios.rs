@@ -1,0 +1,50 @@
+//! Every scenario under `scenarios/` is applied on the virtual clock; what the terminal says is golden.
+
+use std::fs;
+
+use crate::common::{repo, run};
+
+#[test]
+fn worked_scenarios_say_what_they_said() {
+    let mut names: Vec<String> = fs::read_dir(repo("scenarios"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.ends_with(".yaml"))
+        .collect();
+    names.sort();
+    assert!(names.len() >= 7, "{names:?}");
+    for name in names {
+        let dir = tempfile::tempdir().unwrap();
+        let said =
+            run(dir.path(), ["apply".as_ref(), repo("scenarios").join(&name).as_os_str(), "-q".as_ref()]);
+        let code = said.code.unwrap();
+        insta::assert_snapshot!(name.trim_end_matches(".yaml"), format!("exit {code}\n{}", said.out));
+    }
+}
+
+#[test]
+fn every_scenario_without_files_is_inside_the_binary() {
+    for entry in fs::read_dir(repo("scenarios")).unwrap() {
+        let path = entry.unwrap().path();
+        let Some(name) = path.file_name().and_then(|n| n.to_str()).filter(|n| n.ends_with(".yaml")) else {
+            continue;
+        };
+        let needs_files = fs::read_to_string(&path).unwrap().contains("path: ");
+        let shipped = sagebench::campaign::Shipped::named(name);
+        assert_eq!(shipped.is_some(), !needs_files, "{name}");
+    }
+}
+
+#[test]
+fn a_starter_scenario_passes_as_it_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    for file in ["scenario.yaml", "other.toml"] {
+        assert_eq!(run(dir.path(), ["init", "--out", file]).code, Some(0));
+        assert_eq!(run(dir.path(), ["init", "--out", file]).code, Some(2), "an existing file is kept");
+        let said = run(dir.path(), ["apply", file, "-o", &format!("{file}.results")]);
+        assert_eq!(said.code, Some(0), "{}", said.err);
+    }
+    let [yaml, toml] = ["scenario.yaml", "other.toml"]
+        .map(|file| fs::read_to_string(dir.path().join(format!("{file}.results/requests.jsonl"))).unwrap());
+    assert_eq!(yaml, toml);
+}

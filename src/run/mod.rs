@@ -1,6 +1,6 @@
 //! Plays a plan's workload on a backend and hands over one record per request that was due.
 //!
-//! [`Load`] decides when requests are sent; [`play`] drives it and a backend, on the virtual or the real clock. It knows
+//! [`Load`] decides when requests are sent; [`play()`] drives it and a backend, on the virtual or the real clock. It knows
 //! nothing of metrics, gates and reports: they listen as [`Observer`].
 
 mod chain;

@@ -117,8 +117,11 @@ pub fn editor_schema() -> Value {
     }
     if let Some(root) = schema.as_object_mut() {
         root.insert("$id".into(), "https://sagebench.dev/schemas/scenario.schema.json".into());
-        root.insert("if".into(), json!({ "not": { "required": ["extends"] } }));
-        root.insert("then".into(), json!({ "required": ["version", "backends", "workloads"] }));
+        // Linters that read each part strictly need to be told that the parts allow what the whole allows.
+        root.insert("if".into(), json!({ "not": { "required": ["extends"] }, "additionalProperties": true }));
+        let needed =
+            json!({ "required": ["version", "backends", "workloads"], "additionalProperties": true });
+        root.insert("then".into(), needed);
     }
     schema
 }

@@ -116,7 +116,6 @@ pub fn editor_schema() -> Value {
         }
     }
     if let Some(root) = schema.as_object_mut() {
-        root.insert("$id".into(), "https://sagebench.dev/schemas/scenario.schema.json".into());
         // Linters that read each part strictly need to be told that the parts allow what the whole allows.
         root.insert("if".into(), json!({ "not": { "required": ["extends"] }, "additionalProperties": true }));
         let needed =

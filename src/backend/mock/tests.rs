@@ -7,6 +7,7 @@ use crate::backend::config::{
     Clock, DisconnectFault, Fault, FaultMatch, StallFault, StatusFault, TimeoutFault,
 };
 use crate::plan::{Prefix, PromptRecipe};
+use crate::sample::key;
 use crate::sample::{Fixed, Time};
 use crate::units::{MILLISECOND as MS, Rate, Ratio};
 

@@ -104,7 +104,16 @@ impl Node {
         }
     }
 
-    /// What it is, for messages: `the text `abc``, `a list`.
+    /// How many values it holds, itself included.
+    pub fn count(&self) -> usize {
+        1 + match &self.tree {
+            Tree::List(list) => list.iter().map(Self::count).sum::<usize>(),
+            Tree::Map(map) => map.values().map(|entry| entry.node.count()).sum(),
+            _ => 0,
+        }
+    }
+
+    /// What it is, for messages: the text in backticks, or `a list`.
     pub fn described(&self) -> String {
         describe(&self.to_json())
     }

@@ -87,6 +87,11 @@ pub fn strict_schema() -> Value {
             group.remove("propertyNames");
         }
     }
+    // one message for a version that is not 1, whatever it is
+    if let Some(version) = schema.pointer_mut("/properties/version").and_then(Value::as_object_mut) {
+        version.remove("type");
+        version.remove("minimum");
+    }
     for quantity in &QUANTITIES {
         if let Some(definition) = definition(&mut schema, quantity.name) {
             definition.remove("pattern");
@@ -144,7 +149,9 @@ fn each(schema: &mut Value, change: &mut impl FnMut(&mut Map<String, Value>)) {
             }
             "oneOf" | "anyOf" | "allOf" => {
                 if let Some(list) = value.as_array_mut() {
-                    list.iter_mut().for_each(|schema| each(schema, change));
+                    for schema in list {
+                        each(schema, change);
+                    }
                 }
             }
             "items" | "additionalProperties" | "propertyNames" => each(value, change),

@@ -33,7 +33,7 @@ struct At {
 }
 
 impl At {
-    /// The last name on the way: `` `concurrency` ``, `item 2 of `rules``.
+    /// The last name on the way, in backticks: a key, or an item's number and its list.
     fn name(&self) -> String {
         let Some(last) = self.path.last() else { return "a scenario".into() };
         match (last.parse::<usize>(), self.path.len().checked_sub(2).map(|at| &self.path[at])) {

@@ -7,6 +7,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use sagebench::campaign::{Changes, Rejected, complete};
 use sagebench::scenario::render::{Render, render};
 use sagebench::scenario::{Options, load, read_file};
 
@@ -18,9 +19,13 @@ fn validate(path: &Path) -> Result<(), String> {
         _ => None,
     };
     let options = Options { set: &[], env: &env, read: &read_file };
-    match load(path, &options) {
+    let result = load(path, &options).map_err(|failed| Rejected::Invalid(Box::new(failed)));
+    match result.and_then(|loaded| complete(loaded, &Changes::default())) {
         Ok(_) => Ok(()),
-        Err(failed) => Err(render(&failed.sources, &failed.diagnostics, Render::Text { color: false })),
+        Err(Rejected::Invalid(failed)) => {
+            Err(render(&failed.sources, &failed.diagnostics, Render::Text { color: false }))
+        }
+        Err(Rejected::Message(message)) => Err(format!("error: {message}\n")),
     }
 }
 

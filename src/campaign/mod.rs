@@ -12,5 +12,5 @@ mod shipped;
 pub use cell::{CellStart, Progress};
 pub use conduct::{CampaignError, Conducted, Settings, conduct};
 pub use folder::{Earlier, Folder, FolderError, JOURNAL_FILE, RUN_FILE, is_inside, write_whole};
-pub use prepare::{Changes, Chosen, Prepared, Rejected, folders, prepare, prepare_plan, read};
+pub use prepare::{Changes, Chosen, Prepared, Rejected, complete, folders, prepare, prepare_plan, read};
 pub use shipped::{SHIPPED, Shipped};

@@ -146,8 +146,13 @@ fn suggest_shipped(path: &Path, mut failed: Failed) -> Failed {
 pub fn prepare(path: &Path, changes: &Changes) -> Result<Prepared, Rejected> {
     let mut set = changes.set.clone();
     set.extend(changes.seed.map(|seed| format!("seed={seed}")));
-    let mut loaded = read(path, &set).map_err(|failed| Rejected::Invalid(Box::new(failed)))?;
-    let name = loaded.scenario.name.clone().unwrap_or_else(|| stem(path));
+    let loaded = read(path, &set).map_err(|failed| Rejected::Invalid(Box::new(failed)))?;
+    complete(loaded, changes)
+}
+
+/// What follows once a scenario is read: everything that can be told before a run is told here.
+pub fn complete(mut loaded: Loaded, changes: &Changes) -> Result<Prepared, Rejected> {
+    let name = loaded.scenario.name.clone().unwrap_or_else(|| "scenario".to_owned());
     let backends = choose(&loaded.scenario, changes)?;
     let unusable: Vec<Diagnostic> = backends.iter().filter_map(|chosen| unusable(&loaded, chosen)).collect();
     if !unusable.is_empty() {

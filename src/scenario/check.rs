@@ -6,7 +6,7 @@ use super::diagnostic::{Diagnostic, quote};
 use super::found::Found;
 use super::load::Family;
 use super::node::Node;
-use super::source::Span;
+use super::source::{Sources, Span};
 use super::types::Workload;
 use crate::backend::config::{Backend, Kv, MockBackend};
 use crate::plan::config::{Load, Output, Prompt, StagesLoad, TooLong, TraceFormat, TracePrompt, Warmup};
@@ -38,6 +38,7 @@ pub fn references(
     tree: &Node,
     value: &Value,
     families: &indexmap::IndexMap<String, Family>,
+    sources: &Sources,
     found: &mut Found,
 ) {
     if found.incomplete {
@@ -50,9 +51,10 @@ pub fn references(
     workloads.dedup();
     let points = families.keys().map(String::as_str).filter(|name| !workloads.contains(name)).collect();
     let names = Names { workloads, points, backends: keys("backends") };
-    let mut checker = Checker { tree, names, found };
+    let mut checker = Checker { tree, names, sources, found };
     checker.chosen_backends(value);
     checker.rules(value);
+    checker.slo(&["slo"], &value["slo"]);
     for name in keys("backends") {
         checker.fault_workloads(&value["backends"][name], name);
         if let Ok(Backend::Mock(mock)) = serde_json::from_value(value["backends"][name].clone()) {
@@ -60,6 +62,7 @@ pub fn references(
         }
     }
     for name in keys("workloads") {
+        checker.slo(&["workloads", name, "slo"], &value["workloads"][name]["slo"]);
         if let Ok(workload) = serde_json::from_value::<Workload>(value["workloads"][name].clone()) {
             checker.at(&["workloads", name]).workload(&workload);
         }
@@ -75,6 +78,7 @@ struct Names<'a> {
 struct Checker<'a> {
     tree: &'a Node,
     names: Names<'a>,
+    sources: &'a Sources,
     found: &'a mut Found,
 }
 
@@ -126,12 +130,42 @@ impl Checker<'_> {
         let rules = value["gates"]["rules"].as_array().map(Vec::as_slice).unwrap_or_default();
         for (index, rule) in rules.iter().enumerate() {
             let index = index.to_string();
+            match rule {
+                Value::String(text) => self.rule_text(&["gates", "rules", &index], text),
+                rule => {
+                    let text = rule["rule"].as_str().unwrap_or_default();
+                    self.rule_text(&["gates", "rules", &index, "rule"], text);
+                }
+            }
             for (group, key) in [(true, "workloads"), (false, "backends")] {
                 for (at, name) in rule[key].as_array().into_iter().flatten().enumerate() {
                     let (at, name) = (at.to_string(), name.as_str().unwrap_or_default());
                     let path = ["gates", "rules", &index, key, &at];
                     if group { self.workload(&path, name) } else { self.backend(&path, name) }
                 }
+            }
+        }
+    }
+
+    /// What is wrong with a rule whatever the plan is, told together with everything else.
+    fn rule_text(&mut self, path: &[&str], text: &str) {
+        let Some(node) = self.tree.at(path.iter().copied()).filter(|_| !text.is_empty()) else { return };
+        let Err(errors) = crate::rule::parse(text) else { return };
+        for error in errors {
+            let span = node.part_of_text(self.sources, error.at);
+            self.found.push(Diagnostic::error(span, error.message).help(error.help));
+        }
+    }
+
+    /// The same for the limits of an SLO.
+    fn slo(&mut self, path: &[&str], limits: &Value) {
+        for (index, limit) in limits.as_array().into_iter().flatten().enumerate() {
+            let (index, text) = (index.to_string(), limit.as_str().unwrap_or_default());
+            let at: Vec<&str> = path.iter().copied().chain([index.as_str()]).collect();
+            let Some(node) = self.tree.at(at).filter(|_| !text.is_empty()) else { continue };
+            if let Err(error) = crate::rule::condition(text) {
+                let span = node.part_of_text(self.sources, error.at);
+                self.found.push(Diagnostic::error(span, error.message).help(error.help));
             }
         }
     }

@@ -120,23 +120,12 @@ impl Loaded {
     /// Where bytes of the text of a rule (`gates.rules`) stand; the whole rule where they do not stand there literally.
     pub fn rule_span(&self, index: usize, bytes: std::ops::Range<usize>) -> Option<Span> {
         let rule = self.tree.at(["gates", "rules", &index.to_string()])?;
-        self.text_span(rule.get("rule").map_or(rule, |entry| &entry.node), bytes)
+        Some(rule.get("rule").map_or(rule, |entry| &entry.node).part_of_text(&self.sources, bytes))
     }
 
     /// Where bytes of the text at a JSON pointer stand (an `slo` limit, say).
     pub fn text_span_of(&self, pointer: &str, bytes: std::ops::Range<usize>) -> Option<Span> {
-        self.text_span(self.node(pointer)?, bytes)
-    }
-
-    fn text_span(&self, node: &Node, bytes: std::ops::Range<usize>) -> Option<Span> {
-        let text = node.text()?;
-        let start = self.sources.text(node.span).find(text);
-        Some(match start {
-            Some(start) if text.get(bytes.clone()).is_some() => {
-                node.span.part(start + bytes.start..start + bytes.end)
-            }
-            _ => node.span,
-        })
+        Some(self.node(pointer)?.part_of_text(&self.sources, bytes))
     }
 }
 
@@ -205,7 +194,7 @@ fn checked(
     let families = matrix::expand(&mut tree, sources, found);
     let value = tree.to_json();
     validate::check(&tree, &value, found);
-    check::references(&tree, &value, &families, found);
+    check::references(&tree, &value, &families, sources, found);
     if found.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error) {
         return None;
     }

@@ -1,9 +1,11 @@
 //! The tree that every format is read into: values that know where they stand.
 
+use std::ops::Range;
+
 use indexmap::IndexMap;
 use serde_json::{Number, Value};
 
-use super::source::Span;
+use super::source::{Sources, Span};
 
 /// A value and its place.
 #[derive(Debug, Clone, PartialEq)]
@@ -101,6 +103,17 @@ impl Node {
             Tree::Map(map) => {
                 Value::Object(map.iter().map(|(key, entry)| (key.clone(), entry.node.to_json())).collect())
             }
+        }
+    }
+
+    /// Where bytes of its text stand; the whole node where they do not stand there literally.
+    pub fn part_of_text(&self, sources: &Sources, bytes: Range<usize>) -> Span {
+        let text = self.text().unwrap_or_default();
+        match sources.text(self.span).find(text) {
+            Some(start) if text.get(bytes.clone()).is_some() => {
+                self.span.part(start + bytes.start..start + bytes.end)
+            }
+            _ => self.span,
         }
     }
 

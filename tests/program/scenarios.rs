@@ -8,8 +8,9 @@ use crate::common::{repo, run};
 fn worked_scenarios_say_what_they_said() {
     let mut names: Vec<String> = fs::read_dir(repo("scenarios"))
         .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| name.ends_with(".yaml"))
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
+        .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
         .collect();
     names.sort();
     assert!(names.len() >= 7, "{names:?}");
@@ -26,9 +27,10 @@ fn worked_scenarios_say_what_they_said() {
 fn every_scenario_without_files_is_inside_the_binary() {
     for entry in fs::read_dir(repo("scenarios")).unwrap() {
         let path = entry.unwrap().path();
-        let Some(name) = path.file_name().and_then(|n| n.to_str()).filter(|n| n.ends_with(".yaml")) else {
+        if path.extension().is_none_or(|extension| extension != "yaml") {
             continue;
-        };
+        }
+        let name = path.file_name().unwrap().to_str().unwrap();
         let needs_files = fs::read_to_string(&path).unwrap().contains("path: ");
         let shipped = sagebench::campaign::Shipped::named(name);
         assert_eq!(shipped.is_some(), !needs_files, "{name}");

@@ -7,9 +7,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use proptest::prelude::*;
 use sagebench::campaign::{Changes, Rejected, complete};
 use sagebench::scenario::render::{Render, render};
-use sagebench::scenario::{Options, load, read_file};
+use sagebench::scenario::{Format, Options, load, load_text, read_file};
 
 /// What the user sees for a file: the validation that `sagebench validate` runs.
 fn validate(path: &Path) -> Result<(), String> {
@@ -84,5 +85,49 @@ fn no_expectation_is_left_without_its_scenario() {
         if path.extension().is_some_and(|extension| extension == "stderr") {
             assert!(path.with_extension("").exists(), "{} belongs to nothing", path.display());
         }
+    }
+}
+
+/// What a load of any text ends in: a scenario or diagnostics, never a panic. What it says can be rendered in every format.
+fn load_any(text: &str, format: Format) {
+    let options = Options { set: &[], env: &|_| None, read: &|_| Err(std::io::ErrorKind::NotFound.into()) };
+    match load_text("any", text, format, Path::new("."), &options) {
+        Ok(_) => {}
+        Err(failed) => {
+            assert!(!failed.diagnostics.is_empty());
+            for format in [Render::Text { color: true }, Render::Json, Render::Github] {
+                assert!(!render(&failed.sources, &failed.diagnostics, format).is_empty());
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_text_ends_in_a_message(text in "\\PC*") {
+        load_any(&text, Format::Yaml);
+        load_any(&text, Format::Toml);
+    }
+
+    /// A valid scenario with a piece cut out and another put in somewhere.
+    #[test]
+    fn a_mangled_scenario_ends_in_a_message(
+        cut in any::<(prop::sample::Index, prop::sample::Index)>(),
+        at in any::<prop::sample::Index>(),
+        piece in "[\\[\\]{}:,&*!|>#%@`'\"\\-\\n\\t a-z0-9.\u{e9}\u{4e2d}]{0,12}",
+        toml in any::<bool>(),
+    ) {
+        let (format, text) = if toml {
+            (Format::Toml, include_str!("../scenarios/year1.toml"))
+        } else {
+            (Format::Yaml, include_str!("../scenarios/year1.yaml"))
+        };
+        let mut chars: Vec<char> = text.chars().collect();
+        let (a, b) = (cut.0.index(chars.len()), cut.1.index(chars.len()));
+        // A short cut keeps most of the file, so that what follows the syntax is reached too.
+        chars.drain(a.min(b)..a.max(b).min(a.min(b) + 40));
+        let at = at.index(chars.len());
+        chars.splice(at..at, piece.chars());
+        load_any(&chars.into_iter().collect::<String>(), format);
     }
 }

@@ -70,7 +70,9 @@ pub fn assemble(
         inconclusive: prepared.scenario.gates.inconclusive,
         strict: settings.strict,
         invalid: groups.iter().filter(|group| !group.validity.valid).count(),
-        broken: groups.iter().filter(|group| is_broken(&group.metrics)).count(),
+        // An error that ended the run early counts like a workload that could not be run.
+        broken: groups.iter().filter(|group| is_broken(&group.metrics)).count()
+            + usize::from(!complete && campaign.signal.is_none()),
         signal: campaign.signal,
     };
     let outcome = outcome(&facts);

@@ -163,9 +163,9 @@ pub(super) fn headline(report: &RunReport) -> String {
     if judged.is_empty() {
         parts.push("no gates were judged".into());
     } else if violated > 0 {
-        parts.push(format!("{violated} of {} violated", count(judged.len(), "gate")));
+        parts.push(format!("{violated} of {} {} violated", count(judged.len(), "gate"), is_or_are(violated)));
     } else {
-        parts.push(format!("{held} of {} hold", count(judged.len(), "gate")));
+        parts.push(format!("{held} of {} passed", count(judged.len(), "gate")));
     }
     if open > 0 {
         parts.push(format!("{open} inconclusive"));
@@ -178,6 +178,10 @@ pub(super) fn headline(report: &RunReport) -> String {
         parts.push(format!("{} measured", duration(time)));
     }
     format!("{word}: {}", parts.join(", "))
+}
+
+fn is_or_are(n: usize) -> &'static str {
+    if n == 1 { "is" } else { "are" }
 }
 
 fn count(n: usize, thing: &str) -> String {

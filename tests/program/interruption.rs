@@ -165,6 +165,28 @@ fn a_full_disk_is_an_error_with_the_file_that_did_not_fit() {
 }
 
 #[test]
+fn a_disk_that_fills_during_a_real_time_run_ends_it_with_what_was_measured() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("long.yaml"), LONG).unwrap();
+    let said: Said = std::process::Command::new("bash")
+        .current_dir(dir.path())
+        .args(["-c", "ulimit -f 6; exec \"$0\" apply long.yaml"])
+        .arg(env!("CARGO_BIN_EXE_sagebench"))
+        .output()
+        .unwrap()
+        .into();
+    assert_eq!(said.code, Some(3), "{}\n{}", said.out, said.err);
+    assert!(said.err.contains("cannot write benchmark_results/journal.bin"), "{}", said.err);
+    assert!(said.out.contains("ERROR"), "{}", said.out);
+    let metrics = json(dir.path().join("benchmark_results/first_metrics.json"));
+    assert!(metrics["total_requests"].as_u64().unwrap() > 0);
+    // With room again, the run goes on from what the journal kept.
+    let said = run(dir.path(), ["apply", "long.yaml", "--resume"]);
+    assert_eq!(said.code, Some(0), "{}\n{}", said.out, said.err);
+    assert_eq!(counts(dir.path()), [("first".to_owned(), 60.into()), ("second".to_owned(), 60.into())]);
+}
+
+#[test]
 fn a_reader_that_leaves_is_no_error() {
     let dir = tempfile::tempdir().unwrap();
     let mut child = start(dir.path(), &["schema"]);

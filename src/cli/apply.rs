@@ -9,6 +9,7 @@ use super::{documents, log, signals, terminal};
 use crate::campaign::{
     Changes, Folder, Prepared, Rejected, Settings, conduct, folders, prepare, prepare_plan,
 };
+use crate::gate::config::NoData;
 use crate::gate::{Verdict, exit, explain};
 use crate::report::{self, RunReport};
 use crate::run::Stop;
@@ -134,9 +135,14 @@ fn painted(text: &str) -> String {
 /// Each rule that did not pass at its own line in the scenario, with what was measured under the caret.
 fn failures(prepared: &Prepared, run: &RunReport) -> Vec<Diagnostic> {
     let not_passed = run.judgements.iter().filter(|judgement| judgement.verdict != Verdict::Pass);
-    let diagnostics = not_passed.map(|judgement| {
-        let scoped =
-            prepared.gates.rules.iter().find(|rule| rule.text == judgement.rule && rule.index.is_some());
+    let diagnostics = not_passed.filter_map(|judgement| {
+        let scoped = prepared.gates.rules.iter().find(|rule| {
+            let workload = judgement.workload == "all" || rule.scope.names().contains(&judgement.workload);
+            rule.text == judgement.rule && workload && rule.backends.contains(&judgement.backend)
+        });
+        if judgement.verdict == Verdict::NoData && scoped.is_some_and(|rule| rule.no_data == NoData::Skip) {
+            return None;
+        }
         let span = prepared
             .loaded
             .as_ref()
@@ -152,7 +158,7 @@ fn failures(prepared: &Prepared, run: &RunReport) -> Vec<Diagnostic> {
         } else {
             Diagnostic::warning(span, what)
         };
-        if span.is_some() { found.label(explain(judgement)) } else { found.note(explain(judgement)) }
+        Some(if span.is_some() { found.label(explain(judgement)) } else { found.note(explain(judgement)) })
     });
     diagnostics.collect()
 }

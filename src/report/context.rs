@@ -18,7 +18,7 @@ pub(super) fn context(report: &RunReport) -> Value {
     let mut root = json!(report);
     root["headline"] = json!(headline(report));
     root["conclusion"] = json!(conclusion(report));
-    root["judgements"] = report.judgements.iter().map(judgement).collect();
+    root["judgements"] = report.judgements.iter().map(|own| judgement(own, report)).collect();
     root["suites"] = suites(report);
     root["gates"] = gates(report);
     if let Some(cells) = root["cells"].as_array_mut() {
@@ -42,7 +42,7 @@ fn derive(value: &mut Value, report: &RunReport, cell: &CellReport) {
         }
     }
     value["verdict"] = json!(cell.verdict(&report.judgements));
-    value["judgements"] = report.judged(cell).map(judgement).collect();
+    value["judgements"] = report.judged(cell).map(|own| judgement(own, report)).collect();
     value["findings"] = json!(findings(report, cell));
     value["slug"] = json!(slug(&cell.workload));
 }
@@ -56,8 +56,12 @@ fn word(verdict: Verdict) -> &'static str {
     }
 }
 
-fn judgement(own: &Judgement) -> Value {
+fn judgement(own: &Judgement, report: &RunReport) -> Value {
     let mut value = json!(own);
+    // With one backend its name says nothing.
+    let many = report.backends.len() > 1;
+    value["who"] =
+        if many { format!("{} on {}", own.workload, own.backend).into() } else { json!(own.workload) };
     value["word"] = json!(word(own.verdict));
     value["note"] = json!(note(own));
     value

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::scenario::{Diagnostic, Severity, Sources};
 
-/// Help follows the message; GitHub shows one text.
+/// Label and help follow the message; GitHub shows one text.
 pub fn render(sources: &Sources, diagnostics: &[Diagnostic]) -> String {
     let mut out = String::new();
     for diagnostic in diagnostics {
@@ -28,6 +28,9 @@ pub fn render(sources: &Sources, diagnostics: &[Diagnostic]) -> String {
             }
         }
         let mut message = diagnostic.message.clone();
+        if let Some(label) = &diagnostic.label {
+            let _ = write!(message, ": {label}");
+        }
         for help in diagnostic.notes.iter().chain(&diagnostic.help) {
             let _ = write!(message, "\n{help}");
         }

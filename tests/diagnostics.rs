@@ -19,7 +19,7 @@ fn validate(path: &Path) -> Result<(), String> {
         "EIGHT" => Some("8".to_owned()),
         _ => None,
     };
-    let options = Options { set: &[], env: &env, read: &read_file };
+    let options = Options { set: &[], backend_chosen: false, env: &env, read: &read_file };
     let result = load(path, &options).map_err(|failed| Rejected::Invalid(Box::new(failed)));
     match result.and_then(|loaded| complete(loaded, &Changes::default())) {
         Ok(_) => Ok(()),
@@ -90,7 +90,12 @@ fn no_expectation_is_left_without_its_scenario() {
 
 /// What a load of any text ends in: a scenario or diagnostics, never a panic. What it says can be rendered in every format.
 fn load_any(text: &str, format: Format) {
-    let options = Options { set: &[], env: &|_| None, read: &|_| Err(std::io::ErrorKind::NotFound.into()) };
+    let options = Options {
+        set: &[],
+        backend_chosen: false,
+        env: &|_| None,
+        read: &|_| Err(std::io::ErrorKind::NotFound.into()),
+    };
     match load_text("any", text, format, Path::new("."), &options) {
         Ok(_) => {}
         Err(failed) => {

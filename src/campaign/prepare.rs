@@ -112,11 +112,13 @@ impl Rejected {
     }
 }
 
-/// Reads a scenario file, or the shipped scenario of that name where there is no such file.
-pub fn read(path: &Path, set: &[String]) -> Result<Loaded, Failed> {
+/// Reads a scenario file, or the shipped scenario of that name where there is no such file. `set` are `PATH=VALUE`
+/// arguments; `backend_chosen` says that the command line names the backends.
+pub fn read(path: &Path, set: &[String], backend_chosen: bool) -> Result<Loaded, Failed> {
     let shipped = path.to_str().filter(|_| !path.is_file()).and_then(Shipped::named);
     let Some(shipped) = shipped else {
-        return load(path, &Options::process(set)).map_err(|failed| suggest_shipped(path, failed));
+        let options = Options { backend_chosen, ..Options::process(set) };
+        return load(path, &options).map_err(|failed| suggest_shipped(path, failed));
     };
     let read = |path: &Path| {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -125,7 +127,7 @@ pub fn read(path: &Path, set: &[String]) -> Result<Loaded, Failed> {
             .find(|shipped| shipped.file == name)
             .map_or_else(|| read_file(path), |shipped| Ok(shipped.text.as_bytes().to_vec()))
     };
-    let options = Options { read: &read, ..Options::process(set) };
+    let options = Options { read: &read, backend_chosen, ..Options::process(set) };
     load_text(shipped.file, shipped.text, Format::Yaml, Path::new(""), &options)
 }
 
@@ -146,7 +148,8 @@ fn suggest_shipped(path: &Path, mut failed: Failed) -> Failed {
 pub fn prepare(path: &Path, changes: &Changes) -> Result<Prepared, Rejected> {
     let mut set = changes.set.clone();
     set.extend(changes.seed.map(|seed| format!("seed={seed}")));
-    let loaded = read(path, &set).map_err(|failed| Rejected::Invalid(Box::new(failed)))?;
+    let loaded = read(path, &set, !changes.backends.is_empty())
+        .map_err(|failed| Rejected::Invalid(Box::new(failed)))?;
     complete(loaded, changes)
 }
 

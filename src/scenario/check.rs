@@ -38,6 +38,7 @@ pub fn references(
     tree: &Node,
     value: &Value,
     families: &indexmap::IndexMap<String, Family>,
+    backend_chosen: bool,
     sources: &Sources,
     found: &mut Found,
 ) {
@@ -52,7 +53,7 @@ pub fn references(
     let points = families.keys().map(String::as_str).filter(|name| !workloads.contains(name)).collect();
     let names = Names { workloads, points, backends: keys("backends") };
     let mut checker = Checker { tree, names, sources, found };
-    checker.chosen_backends(value);
+    checker.chosen_backends(value, backend_chosen);
     checker.rules(value);
     checker.slo(&["slo"], &value["slo"]);
     for name in keys("backends") {
@@ -91,10 +92,10 @@ impl Checker<'_> {
         Part { node, key, found: self.found }
     }
 
-    fn chosen_backends(&mut self, value: &Value) {
+    fn chosen_backends(&mut self, value: &Value, elsewhere: bool) {
         let names = self.names.backends.clone();
         match &value["backend"] {
-            Value::Null if names.len() > 1 => {
+            Value::Null if names.len() > 1 && !elsewhere => {
                 let span = self.at(&["backends"]).key;
                 self.found.push(
                     Diagnostic::error(span, "several backends, and none is chosen")

@@ -38,6 +38,8 @@ impl Format {
 pub struct Options<'a> {
     /// `PATH=VALUE`, as given to `--set`.
     pub set: &'a [String],
+    /// Whether the command line names the backends, so that the scenario need not.
+    pub backend_chosen: bool,
     /// The environment.
     pub env: &'a dyn Fn(&str) -> Option<String>,
     /// Reads a file.
@@ -47,7 +49,7 @@ pub struct Options<'a> {
 impl<'a> Options<'a> {
     /// This process's environment and files.
     pub fn process(set: &'a [String]) -> Self {
-        Self { set, env: &|name| std::env::var(name).ok(), read: &read_file }
+        Self { set, backend_chosen: false, env: &|name| std::env::var(name).ok(), read: &read_file }
     }
 }
 
@@ -194,7 +196,7 @@ fn checked(
     let families = matrix::expand(&mut tree, sources, found);
     let value = tree.to_json();
     validate::check(&tree, &value, found);
-    check::references(&tree, &value, &families, sources, found);
+    check::references(&tree, &value, &families, options.backend_chosen, sources, found);
     if found.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error) {
         return None;
     }

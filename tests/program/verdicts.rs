@@ -204,3 +204,74 @@ fn usage_errors_exit_2_and_help_exits_0() {
     }
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "usage errors leave nothing behind");
 }
+
+#[test]
+fn two_backends_get_a_folder_each_and_their_own_verdicts() {
+    let dir = tempfile::tempdir().unwrap();
+    let slow = "backends.slow={ kind: mock, ttft: 60ms, tbt: 5ms }";
+    let scenario =
+        ten_requests("", "{ rule: avg(ttft) <= 50ms }, { rule: avg(ttft) <= 80ms, backends: [slow] }");
+    let said = apply(dir.path(), &scenario, &["--set", slow, "--backend", "mock,slow"]);
+    assert_eq!(said.code, Some(99), "{}", said.err);
+    assert!(said.err.contains("for `chat` on `slow`") && !said.err.contains("on `mock`"), "{}", said.err);
+    let results = dir.path().join("benchmark_results");
+    for (backend, ttft, passed) in [("mock", 10.0, true), ("slow", 60.0, false)] {
+        let summary = json(results.join(backend).join("benchmark_summary.json"));
+        assert_eq!(summary["workloads"]["chat"]["avg_ttft_ms"], ttft);
+        assert_eq!(summary["overall"]["passed"], passed);
+        assert_eq!(json(results.join(backend).join("chat_metrics.json")), summary["workloads"]["chat"]);
+    }
+    assert_eq!(json(results.join("run.json"))["cells"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn a_github_workflow_gets_annotations_and_a_summary() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("s.yaml"), ten_requests("", "avg(ttft) <= 1ms")).unwrap();
+    let said: Said = crate::common::sagebench(dir.path())
+        .args(["apply", "s.yaml", "--quiet"])
+        .env("GITHUB_ACTIONS", "true")
+        .env("GITHUB_STEP_SUMMARY", dir.path().join("summary.md"))
+        .output()
+        .unwrap()
+        .into();
+    assert_eq!(said.code, Some(99));
+    let annotation = "::error file=s.yaml,line=10,endLine=10,col=36,endColumn=52::FAIL: avg(ttft) <= 1ms for `chat` on \
+                      `mock`: measured 10 ms (n = 10)";
+    assert!(said.out.lines().any(|line| line == annotation), "{}", said.out);
+    let summary = fs::read_to_string(dir.path().join("summary.md")).unwrap();
+    assert!(summary.starts_with("## FAIL") && summary.contains("avg(ttft) <= 1ms"), "{summary}");
+}
+
+#[test]
+fn a_second_run_moves_the_first_to_the_history() {
+    let dir = tempfile::tempdir().unwrap();
+    for _ in 0..3 {
+        assert_eq!(apply(dir.path(), &ten_requests("", ""), &[]).code, Some(0));
+    }
+    let history = fs::read_dir(dir.path().join("benchmark_results/history")).unwrap();
+    let runs: Vec<_> = history.map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(runs.len(), 2);
+    for run in runs {
+        assert_eq!(json(run.join("run.json"))["complete"], true);
+        assert!(run.join("chat_metrics.json").is_file() && run.join("REPORT.md").is_file());
+    }
+}
+
+/// `repeats` play the workload again with draws of their own; the contract file pools them.
+#[test]
+fn repeats_are_pooled_and_kept_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let scenario = ten_requests("", "")
+        .replace("tokens: 32", "tokens: { kind: uniform, min: 16, max: 64 }")
+        .replace("    timeout: 2s", "    repeats: 3");
+    let said = apply(dir.path(), &scenario, &[]);
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    let run = json(dir.path().join("benchmark_results/run.json"));
+    let cell = &run["cells"][0];
+    assert_eq!(cell["metrics"]["total_requests"], 30);
+    let repeats = cell["repeats"].as_array().unwrap();
+    assert_eq!(repeats.len(), 3);
+    let prompts: Vec<_> = repeats.iter().map(|one| one["avg_prompt_tokens"].to_string()).collect();
+    assert!(prompts[0] != prompts[1] && prompts[1] != prompts[2], "{prompts:?}");
+}

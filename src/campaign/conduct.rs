@@ -48,13 +48,13 @@ pub enum CampaignError {
     #[error("the journal of the run failed: {0}")]
     Journal(#[from] JournalError),
     /// The journal belongs to another plan.
-    #[error("{} belongs to another plan (schedule {theirs}, this one has {ours}); resume it with the same scenario and seed, or start afresh with --force", path.display())]
+    #[error("{} belongs to another plan ({theirs}; this one is {ours}); resume it with the same scenario, seed and backends, or start afresh with --force", path.display())]
     OtherPlan {
         /// The journal.
         path: PathBuf,
-        /// Its digest.
+        /// Its digests and backends.
         theirs: String,
-        /// The digest of the plan at hand.
+        /// Those of the plan at hand.
         ours: String,
     },
     /// A backend could not be used.
@@ -173,12 +173,20 @@ fn open_journal(prepared: &Prepared, settings: &Settings<'_>) -> Result<EarlierR
     let header = journal::Header {
         schedule_digest: prepared.plan.schedule_digest.clone(),
         content_digest: prepared.plan.content_digest.clone(),
+        backends: prepared.backends.iter().map(|chosen| chosen.name.clone()).collect(),
     };
     if settings.resume && path.exists() {
         let (journal, read) = Journal::resume(&path)?;
         if read.header != header {
-            let (theirs, ours) = (read.header.schedule_digest, header.schedule_digest);
-            return Err(CampaignError::OtherPlan { path, theirs, ours });
+            let words = |header: journal::Header| {
+                format!(
+                    "{} {} on {}",
+                    header.schedule_digest,
+                    header.content_digest,
+                    header.backends.join(", ")
+                )
+            };
+            return Err(CampaignError::OtherPlan { path, theirs: words(read.header), ours: words(header) });
         }
         info!(
             "resuming: {} cells in the journal, {} bytes of a torn record dropped",

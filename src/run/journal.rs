@@ -36,13 +36,15 @@ pub struct CellKey {
     pub repeat: u32,
 }
 
-/// Which plan a journal belongs to.
+/// Which plan a journal belongs to, and on which backends it is played.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
     /// The plan's schedule digest.
     pub schedule_digest: String,
     /// The plan's content digest.
     pub content_digest: String,
+    /// The names of the backends, in order.
+    pub backends: Vec<String>,
 }
 
 /// One frame after the header.
@@ -275,7 +277,7 @@ mod tests {
     const KEY: CellKey = CellKey { workload: 1, backend: 0, repeat: 2 };
 
     fn header() -> Header {
-        Header { schedule_digest: "aa".into(), content_digest: "bb".into() }
+        Header { schedule_digest: "aa".into(), content_digest: "bb".into(), backends: vec!["mock".into()] }
     }
 
     fn record(index: u64) -> Record {

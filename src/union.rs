@@ -50,7 +50,7 @@ pub fn take_kind(map: &mut Map<String, Value>, kinds: &[&str]) -> Result<String,
 
 /// Defines a tagged union. See the module's doc.
 ///
-/// ```ignore
+/// ```text
 /// union! {
 ///     /// How requests are sent.
 ///     pub enum Load {

@@ -19,7 +19,7 @@ Exit codes:
   2        usage, or the scenario does not validate
   3        could not be run: a workload without one success, an unwritable disk
   4        a gate is inconclusive and `inconclusive: fail` or --strict says that this fails
-  5        the run is invalid: the client was the bottleneck
+  5        the run is invalid (the client was the bottleneck), or a resumed run is of another plan
   99       a gate failed
   130, 143 interrupted; what was measured is written, marked incomplete";
 
@@ -78,7 +78,7 @@ pub struct Changes {
     /// Run on this backend instead of the scenario's choice (repeatable, or comma-separated)
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub backend: Vec<String>,
-    /// The model that the chosen backends report or load
+    /// The model that the chosen backends report
     #[arg(long, value_name = "MODEL")]
     pub model: Option<String>,
     /// Run only these workloads; a name stands for all its matrix points (repeatable, or comma-separated)

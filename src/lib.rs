@@ -19,6 +19,7 @@ pub mod engine;
 pub mod gate;
 pub mod measure;
 pub mod metric;
+pub mod nearest;
 pub mod plan;
 pub mod record;
 pub mod report;

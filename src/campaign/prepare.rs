@@ -9,12 +9,11 @@ use super::shipped::{SHIPPED, Shipped};
 use crate::backend::config::{Backend, Clock};
 use crate::backend::mock::Mock;
 use crate::gate::{Checked, Finding, Planned, PlannedBackend, PlannedWorkload, Site, check};
+use crate::nearest::nearest;
 use crate::plan::config::{Load, Requests};
 use crate::plan::{Plan, PlanError, plan, table};
 use crate::report::{STANDARD, Template, find};
-use crate::scenario::{
-    Diagnostic, Failed, Format, Loaded, Options, Scenario, load, load_text, nearest, read_file,
-};
+use crate::scenario::{Diagnostic, Failed, Format, Loaded, Options, Scenario, load, load_text, read_file};
 use crate::tokenizer;
 
 /// What the command line changes in a scenario.

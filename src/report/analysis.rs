@@ -2,10 +2,11 @@
 
 use indexmap::IndexMap;
 
-use super::format::{duration, number, percent, quantity};
+use super::format::{duration, number, percent};
 use super::{CellReport, RunReport, RunVerdict};
 use crate::gate::config::Severity;
 use crate::gate::{Judgement, Verdict};
+use crate::units::human;
 
 /// KV use from which the cache counts as nearly full.
 const NEARLY_FULL: f64 = 0.9;
@@ -34,13 +35,13 @@ fn violation(judgement: &Judgement) -> Option<String> {
         Verdict::Fail => {
             let value = judgement.value?;
             let (value, limit) = (value, judgement.limit);
-            let measured = quantity(value, &judgement.unit);
+            let measured = human(value, &judgement.unit);
             let by = if limit == 0.0 {
-                format!("against a limit of {}", quantity(limit, &judgement.unit))
+                format!("against a limit of {}", human(limit, &judgement.unit))
             } else {
                 let off = (value - limit) / limit.abs();
                 let side = if off > 0.0 { "above" } else { "below" };
-                format!("{} {side} the limit of {}", percent(off.abs()), quantity(limit, &judgement.unit))
+                format!("{} {side} the limit of {}", percent(off.abs()), human(limit, &judgement.unit))
             };
             let note = if judgement.severity == Severity::Warn { " (a warning only)" } else { "" };
             Some(format!("The rule {} {would} violated: {measured}, {by}{note}.", judgement.rule))

@@ -8,11 +8,11 @@
 use serde_json::{Value, json};
 
 use super::analysis::{conclusion, findings, headline};
-use super::format::quantity;
 use super::{CellReport, RunReport, RunVerdict, slug};
 use crate::gate::config::Severity;
 use crate::gate::{Judgement, Verdict};
 use crate::measure::{Type, fields};
+use crate::units::human;
 
 pub(super) fn context(report: &RunReport) -> Value {
     let mut root = json!(report);
@@ -74,7 +74,7 @@ fn note(own: &Judgement) -> String {
         parts.push(format!("n = {samples}"));
     }
     if let Some([low, high]) = own.interval {
-        parts.push(format!("interval {} to {}", quantity(low, &own.unit), quantity(high, &own.unit)));
+        parts.push(format!("interval {} to {}", human(low, &own.unit), human(high, &own.unit)));
     }
     if own.implicit {
         parts.push("implicit".into());
@@ -176,7 +176,7 @@ fn suite(name: &str, class: &str, time: f64, cases: &[Case]) -> Value {
 fn rule_case(own: &Judgement) -> Case {
     let measured = match own.value {
         Some(value) => {
-            format!("{} (limit {})", quantity(value, &own.unit), quantity(own.limit, &own.unit))
+            format!("{} (limit {})", human(value, &own.unit), human(own.limit, &own.unit))
         }
         None => "no data".to_owned(),
     };

@@ -7,24 +7,19 @@ use handlebars::{
 use serde_json::Value;
 
 use super::charts;
+use crate::units::human;
 
 /// What stands for a value that is not known.
 const UNKNOWN: &str = "n/a";
 
 /// Four significant digits without trailing zeros; whole numbers in full.
 pub(super) fn number(value: f64) -> String {
-    if value.fract() == 0.0 || value.abs() >= 1000.0 {
-        return format!("{value:.0}");
-    }
-    let magnitude = libm::floor(libm::log10(value.abs())) as i32;
-    let decimals = (3 - magnitude).clamp(0, 9) as usize;
-    let text = format!("{value:.decimals$}");
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    human(value, "")
 }
 
 /// A share as a percentage.
 pub(super) fn percent(ratio: f64) -> String {
-    format!("{} %", number(ratio * 100.0))
+    human(ratio, "%")
 }
 
 /// Seconds as a length of time: `12.5 ms`, `2.79 s`, `3 min 5 s`, `2 h 10 min`.
@@ -38,15 +33,6 @@ pub(super) fn duration(seconds: f64) -> String {
         format!("{} s", number(seconds))
     } else {
         format!("{} ms", number(seconds * 1e3))
-    }
-}
-
-/// A number with its unit; a ratio whose unit is `%` as a percentage.
-pub(super) fn quantity(value: f64, unit: &str) -> String {
-    match unit {
-        "%" => percent(value),
-        "" => number(value),
-        unit => format!("{} {unit}", number(value)),
     }
 }
 
@@ -120,7 +106,7 @@ pub(super) fn register(registry: &mut Handlebars<'_>) {
     // num x: four significant digits; n/a for null.  num x "ms": with its unit.
     registry.register_helper("num", Box::new(num));
     // quantity x unit: as gates print it.
-    handlebars_helper!(quantity_helper: |value: Value, unit: str| or_unknown(&value, |v| quantity(v, unit)));
+    handlebars_helper!(quantity_helper: |value: Value, unit: str| or_unknown(&value, |v| human(v, unit)));
     registry.register_helper("quantity", Box::new(quantity_helper));
     // pct x: a ratio as a percentage.
     handlebars_helper!(pct: |value: Value| or_unknown(&value, percent));
@@ -170,7 +156,7 @@ macro_rules! helper {
 
 helper!(num, |h, _r, _c, _rc| {
     let unit = h.param(1).and_then(|unit| unit.value().as_str()).unwrap_or("");
-    or_unknown(param(h, "num", 0)?, |value| quantity(value, unit))
+    or_unknown(param(h, "num", 0)?, |value| human(value, unit))
 });
 helper!(json, |h, _r, _c, _rc| param(h, "json", 0)?.to_string());
 helper!(code, |h, _r, _c, _rc| code_span(&super::files::plain(param(h, "code", 0)?)));
@@ -233,12 +219,12 @@ mod tests {
                 .into_iter()
                 .map(number)
                 .collect();
-        assert_eq!(written.join(" "), "0 10 5.345 189.2 0.01235 1235 134217728 100 -2.5");
+        assert_eq!(written.join(" "), "0 10 5.345 189.2 0.01235 1,235 134,217,728 100 -2.5");
         assert_eq!(
             [0.0125, 0.0, 2.79, 185.0, 7800.0].map(duration).join(", "),
             "12.5 ms, 0 s, 2.79 s, 3 min 5 s, 2 h 10 min"
         );
-        assert_eq!(percent(0.0125), "1.25 %");
+        assert_eq!(percent(0.0125), "1.25%");
     }
 
     #[test]

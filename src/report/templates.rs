@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use handlebars::{Context, Handlebars, RenderErrorReason, TemplateErrorReason};
 
 use super::{RunReport, context, format};
+use crate::nearest::nearest;
 
 /// The templates that ship with the program: name and source.
 pub const EMBEDDED: &[(&str, &str)] = &[
@@ -126,16 +127,12 @@ pub fn find(name: &str, beside: &Path) -> Result<Template, RenderError> {
         }
     }
     embedded(name).ok_or_else(|| {
-        let near = EMBEDDED
-            .iter()
-            .map(|(known, _)| (strsim::jaro_winkler(known, name), known))
-            .filter(|(likeness, _)| *likeness > 0.8)
-            .max_by(|a, b| a.0.total_cmp(&b.0));
+        let near = nearest(name, EMBEDDED.iter().map(|(known, _)| *known));
         RenderError::NotFound {
             name: name.into(),
             looked,
             embedded: EMBEDDED.iter().map(|(known, _)| *known).collect::<Vec<_>>().join(", "),
-            hint: near.map(|(_, known)| format!("; is `{known}` meant?")).unwrap_or_default(),
+            hint: near.map(|known| format!("; is `{known}` meant?")).unwrap_or_default(),
         }
     })
 }

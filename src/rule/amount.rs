@@ -102,7 +102,7 @@ impl Amount<'_> {
             format!("unknown unit `{}`; `{of}` is {noun}", self.unit)
         };
         let same = units.iter().copied().find(|unit| unit.eq_ignore_ascii_case(self.unit));
-        let near = same.or_else(|| super::nearest(self.unit, units.iter().copied()));
+        let near = same.or_else(|| crate::nearest::nearest(self.unit, units.iter().copied()));
         let help = match near.filter(|_| !is_known) {
             Some(near) => format!("did you mean `{}{near}`?", self.number),
             None if units.len() > 2 => {

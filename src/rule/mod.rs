@@ -27,5 +27,4 @@ mod tokens;
 
 pub use ast::*;
 pub use error::RuleError;
-pub use names::nearest;
 pub use parse::{condition, parse};

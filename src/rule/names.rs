@@ -3,22 +3,7 @@
 use super::error::RuleError;
 use super::{Aggregate, Bytes};
 use crate::metric::{Kind, METRICS, Metric};
-
-/// The candidate nearest to a word by edit distance, if it is near: at most a third of the word's letters differ, and at
-/// least one may. Of equally near ones the first. A word longer than any name is near to none.
-pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // The distance takes time in proportion to the word, and no name is nearly so long.
-    if word.len() > 100 {
-        return None;
-    }
-    let allowed = (word.chars().count() / 3).max(1);
-    candidates
-        .into_iter()
-        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
-        .filter(|(distance, _)| *distance <= allowed)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
-}
+use crate::nearest::nearest;
 
 /// Names and aliases of metrics that satisfy a condition.
 pub(super) fn names(which: fn(&Metric) -> bool) -> Vec<&'static str> {

@@ -5,10 +5,11 @@
 
 use super::amount::{Amount, foregone};
 use super::error::RuleError;
-use super::names::{flat, flat_names, is_per_request, names, nearest, unknown};
+use super::names::{flat, flat_names, is_per_request, names, unknown};
 use super::tokens::{LIMIT, Parser, Stop};
 use super::{Aggregate, Bytes, Condition, On, Op, Rule, Subject, counts_requests};
 use crate::metric::{Kind, Metric, Unit};
+use crate::nearest::nearest;
 
 /// Parses a rule.
 ///

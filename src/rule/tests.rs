@@ -256,7 +256,7 @@ fn limits_without_sense() {
     insta::assert_snapshot!(errors("p99(ttft) < 80msec"), @r"
     p99(ttft) < 80msec
                   ^^^^ unknown unit `msec`; `p99(ttft)` is a time
-                  = help: write `80ms`; the units are ns, us, ms, s, m, h
+                  = help: did you mean `80ms`?
     ");
     insta::assert_snapshot!(errors("peak_mem <= 32 gib"), @r"
     peak_mem <= 32 gib

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use super::source::Span;
+use crate::nearest::nearest;
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -98,23 +99,6 @@ impl Diagnostic {
     }
 }
 
-/// The candidate that a word was most likely meant to be; `None` when none is near.
-pub fn nearest<'a>(wrong: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let lower = wrong.to_lowercase();
-    let limit = (lower.chars().count() / 3).clamp(1, 4);
-    candidates
-        .into_iter()
-        .map(|candidate| {
-            let folded = candidate.to_lowercase();
-            let distance = strsim::osa_distance(&lower, &folded);
-            let part = lower.len() >= 4 && (folded.starts_with(&lower) || lower.starts_with(&folded));
-            (if part { distance.min(1) } else { distance }, candidate)
-        })
-        .filter(|(distance, _)| *distance <= limit)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
-}
-
 /// Puts diagnostics into the order of their places and removes those that repeat one at the same place.
 pub fn sort(diagnostics: &mut Vec<Diagnostic>) {
     diagnostics.sort_by_key(|diagnostic| (diagnostic.span, diagnostic.severity));
@@ -134,17 +118,6 @@ pub fn quote(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn nearest_finds_slips_and_no_strangers() {
-        let keys = ["concurrency", "think_time", "requests", "duration"];
-        assert_eq!(nearest("concurency", keys), Some("concurrency"));
-        assert_eq!(nearest("Requests", keys), Some("requests"));
-        assert_eq!(nearest("request", keys), Some("requests"));
-        assert_eq!(nearest("dur", ["dir"]), Some("dir"));
-        assert_eq!(nearest("think", keys), Some("think_time"));
-        assert_eq!(nearest("users", keys), None);
-    }
 
     #[test]
     fn quotes_escape_control_characters_only() {

@@ -23,7 +23,7 @@ mod validate;
 mod variables;
 mod yaml;
 
-pub use diagnostic::{Diagnostic, Label, Severity, nearest, sort};
+pub use diagnostic::{Diagnostic, Label, Severity, sort};
 pub use load::{Failed, Family, Format, Loaded, Options, Point, load, load_text, read_file};
 pub use schema::{editor_schema, strict_schema};
 pub use source::{FileId, Origin, Place, Source, Sources, Span};

@@ -208,3 +208,32 @@ fn the_predecessors_command_lines_work() {
     assert_eq!(said.code, Some(2));
     assert!(said.err.contains("no backend `vllm`"), "{}", said.err);
 }
+
+#[test]
+fn what_runs_write_is_valid_by_the_published_schemas() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["year1", "year3", "sweep", "faults"] {
+        let said = run(dir.path(), ["apply", name, "-o", name, "-q"]);
+        assert!(matches!(said.code, Some(0 | 99)), "{}", said.err);
+        let mut checked = 0;
+        for entry in fs::read_dir(dir.path().join(name)).unwrap() {
+            let path = entry.unwrap().path();
+            let file = path.file_name().unwrap().to_str().unwrap().to_owned();
+            let schema = match file.as_str() {
+                "run.json" => "run",
+                name if name.ends_with("_metrics.json") => "metrics",
+                _ => continue,
+            };
+            let schema = json(repo(&format!("schemas/{schema}.schema.json")));
+            let validator = jsonschema::validator_for(&schema).unwrap();
+            let value = json(&path);
+            let errors: Vec<String> = validator
+                .iter_errors(&value)
+                .map(|error| format!("{}: {error}", error.instance_path()))
+                .collect();
+            assert!(errors.is_empty(), "{name}/{file}: {errors:#?}");
+            checked += 1;
+        }
+        assert!(checked >= 2, "{name}: {checked}");
+    }
+}

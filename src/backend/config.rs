@@ -13,19 +13,38 @@ crate::union! {
     }
 }
 
-/// A simulated inference engine. TTFT and TBT are constants (or drawn); the KV cache is a real block pool with prefix
-/// reuse, eviction and preemption, so a workload that is too large for it queues and recomputes as on a real server.
+/// A simulated inference engine. In `mode: fixed`, TTFT and TBT are constants (or drawn); in `mode: batched`, a continuous
+/// batch is scheduled step by step and each step takes what a cost model says. In both, the KV cache is a real block pool
+/// with prefix reuse, eviction and preemption, so a workload that is too large for it queues and recomputes as on a real
+/// server.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MockBackend {
-    /// Time from admission to the first token. A preempted request pays it again when it comes back.
-    pub ttft: Time,
-    /// Time between two tokens of one request.
-    pub tbt: Time,
-    /// The KV cache. Without it the cache is unlimited and its metrics are unavailable.
+    /// How time passes. Default `fixed`.
+    #[serde(default)]
+    pub mode: Mode,
+    /// `mode: fixed`, required: time from admission to the first token. A preempted request pays it again when it comes back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttft: Option<Time>,
+    /// `mode: fixed`, required: time between two tokens of one request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tbt: Option<Time>,
+    /// `mode: batched`: a GPU and a model whose step cost is known. Exactly one of `preset` and `cost`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preset: Option<Preset>,
+    /// `mode: batched`: what a step costs. Exactly one of `preset` and `cost`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<StepCost>,
+    /// `mode: batched`: what bounds a step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<EngineLimits>,
+    /// `mode: batched`: speculative decoding. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speculative: Option<Speculative>,
+    /// The KV cache. Required in `mode: batched`; in `mode: fixed` it is unlimited without this, and its metrics are unavailable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kv: Option<Kv>,
-    /// At most so many tokens per second over all requests together. Default: no limit.
+    /// `mode: fixed`: at most so many tokens per second over all requests together. Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_cap: Option<Rate>,
     /// Which clock the run is played on. Default `virtual`.
@@ -40,6 +59,158 @@ pub struct MockBackend {
     /// Requests that go wrong on purpose. The first rule that matches a request decides.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<Fault>,
+}
+
+/// How time passes in a mock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Each request has events of its own: `ttft`, then `tbt` per token.
+    #[default]
+    Fixed,
+    /// All running requests share steps, by the scheduling rules of vLLM v1; a step takes what `preset` or `cost` says.
+    Batched,
+}
+
+/// A GPU and a model in bf16 whose step cost is known. All but `rtx4090-8b` are fits to kernel tables that were never
+/// checked end to end; a run on one of them says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Preset {
+    /// One A100, 8B parameters.
+    #[serde(rename = "a100-8b")]
+    A100Of8b,
+    /// One H100, 8B parameters.
+    #[serde(rename = "h100-8b")]
+    H100Of8b,
+    /// One H200, 8B parameters.
+    #[serde(rename = "h200-8b")]
+    H200Of8b,
+    /// One B200, 8B parameters.
+    #[serde(rename = "b200-8b")]
+    B200Of8b,
+    /// One L40S, 8B parameters.
+    #[serde(rename = "l40s-8b")]
+    L40sOf8b,
+    /// Eight A100, 70B parameters.
+    #[serde(rename = "a100-70b-tp8")]
+    A100Of70bTp8,
+    /// Four H100, 70B parameters.
+    #[serde(rename = "h100-70b-tp4")]
+    H100Of70bTp4,
+    /// Eight H100, 70B parameters.
+    #[serde(rename = "h100-70b-tp8")]
+    H100Of70bTp8,
+    /// Eight H200, 70B parameters.
+    #[serde(rename = "h200-70b-tp8")]
+    H200Of70bTp8,
+    /// Eight B200, 70B parameters.
+    #[serde(rename = "b200-70b-tp8")]
+    B200Of70bTp8,
+    /// One RTX 4090, 8B parameters. Checked against a real run of vLLM.
+    #[serde(rename = "rtx4090-8b")]
+    Rtx4090Of8b,
+}
+
+/// What one step costs:
+/// `base + (weights^knee + (token × n)^knee)^(1/knee) + sequence × sequences + kv_token × kv + prefill_pair × pairs`.
+///
+/// n is the number of tokens in the step, kv the context of the decoding sequences, pairs the tokens of prefill chunks
+/// times what they look back at. The smooth maximum is the roofline: reading the weights or computing, whichever is longer.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StepCost {
+    /// Time of a step whatever is in it: kernel launches, sampling, the host's share. In milliseconds.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub base_ms: f64,
+    /// Time to read the weights once, in milliseconds.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub weights_ms: f64,
+    /// Time to compute one token, in microseconds.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub token_us: f64,
+    /// How sharp the knee of the roofline is; 1 adds the two, larger values come close to their maximum.
+    #[schemars(range(min = 1, max = 100))]
+    pub knee: f64,
+    /// Time for each sequence in the step, in microseconds. Default 0.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub sequence_us: f64,
+    /// Time to read the keys and values of one token of context while decoding, in nanoseconds. Default 0.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub kv_token_ns: f64,
+    /// Time for one pair of a prefill token and a token that it looks back at, in picoseconds. Default 0.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1_000_000_000))]
+    pub prefill_pair_ps: f64,
+}
+
+/// What bounds a step of a continuous batch.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct EngineLimits {
+    /// At most so many requests run at once. Default 256.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_num_seqs: u32,
+    /// At most so many tokens are computed in one step. Default 2048.
+    #[schemars(range(min = 1, max = 16_777_216))]
+    pub max_num_batched_tokens: u32,
+    /// Whether a prompt may be computed over several steps. Otherwise it waits for a step that takes it whole, and a request
+    /// longer than `max_num_batched_tokens` is refused. Default true.
+    pub chunked_prefill: bool,
+    /// This share of the cache's blocks stays free when a request is admitted beside others. Default 0.
+    pub watermark: Ratio,
+}
+
+impl Default for EngineLimits {
+    fn default() -> Self {
+        Self { max_num_seqs: 256, max_num_batched_tokens: 2048, chunked_prefill: true, watermark: Ratio(0.0) }
+    }
+}
+
+/// Speculative decoding: each decoding request computes drafts with its token, and those that are accepted come out with it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Speculative {
+    /// Draft tokens per step.
+    #[schemars(range(min = 1, max = 64))]
+    pub tokens: u32,
+    /// The probability that a draft is accepted when all before it are: one for all drafts, or one for each.
+    pub accept: Acceptance,
+}
+
+/// One probability, or one per draft.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Acceptance(pub Vec<f64>);
+
+impl Serialize for Acceptance {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0.as_slice() {
+            [one] => serializer.serialize_f64(*one),
+            list => list.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Acceptance {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = serde_json::Value::deserialize(deserializer)?;
+        let list = if value.is_array() { value } else { serde_json::Value::Array(vec![value]) };
+        let ratios: Vec<Ratio> = serde_json::from_value(list).map_err(serde::de::Error::custom)?;
+        Ok(Self(ratios.into_iter().map(|ratio| ratio.0).collect()))
+    }
+}
+
+impl JsonSchema for Acceptance {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Acceptance".into()
+    }
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let ratio = generator.subschema_for::<Ratio>();
+        schemars::json_schema!({
+            "oneOf": [ratio, { "type": "array", "items": ratio, "minItems": 1, "description": "One probability for each draft." }],
+        })
+    }
 }
 
 fn mock_model() -> String {
@@ -170,7 +341,8 @@ crate::union! {
     }
 }
 
-/// The request is answered with an HTTP error status instead of tokens, after the time of a first token.
+/// The request is answered with an HTTP error status instead of tokens: after the time of a first token (`mode: fixed`), or
+/// at once (`mode: batched`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StatusFault {

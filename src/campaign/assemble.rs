@@ -6,7 +6,7 @@ use super::cell::Cell;
 use super::conduct::{Campaign, Settings};
 use super::evidence::{Measured, Part};
 use super::prepare::{Chosen, Prepared};
-use crate::backend::config::Clock;
+use crate::backend::config::{Backend, Clock};
 use crate::gate::{Facts, Judgement, Place, Scope, ScopedRule, exit, judge, outcome};
 use crate::measure::{
     CellInput, Metrics, Samples, Validity, curves, errors, host, metrics, own_memory, rounded, timeline,
@@ -86,6 +86,7 @@ pub fn assemble(
             ended_by: segment.ended_by.clone(),
         })
         .collect();
+    report.warnings.extend(prepared.backends.iter().filter_map(unchecked));
     if report.segments.len() > 1 {
         report.warnings.push(
             "the run was resumed: the backend's cache was cold again at the start of each segment".into(),
@@ -129,6 +130,17 @@ pub fn verdict_of(code: u8) -> RunVerdict {
         exit::INTERRUPTED | exit::TERMINATED => RunVerdict::Interrupted,
         _ => RunVerdict::Error,
     }
+}
+
+/// What to know of a backend whose numbers were never held against a real server.
+fn unchecked(chosen: &Chosen) -> Option<String> {
+    let Backend::Mock(mock) = &chosen.config;
+    let preset = mock.preset.filter(|preset| !preset.is_checked())?;
+    let name = serde_json::to_value(preset).ok()?.as_str()?.to_owned();
+    let backend = &chosen.name;
+    Some(format!(
+        "backend `{backend}`: the preset {name} is a fit to kernel tables that was never checked end to end; use it to compare loads, not to promise latencies"
+    ))
 }
 
 fn backend_report(chosen: &Chosen) -> BackendReport {

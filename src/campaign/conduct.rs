@@ -11,7 +11,7 @@ use super::folder::{Earlier, Folder, FolderError};
 use super::prepare::{Chosen, Prepared};
 use super::{assemble, output};
 use crate::backend::config::{Backend, Clock};
-use crate::backend::mock::Mock;
+use crate::backend::mock;
 use crate::gate::exit;
 use crate::measure::{Resources, Samples};
 use crate::plan::WorkloadPlan;
@@ -305,14 +305,14 @@ impl<'p> Player<'_, 'p> {
         let Backend::Mock(config) = &self.chosen.config;
         let seed = self.campaign.prepared.plan.seed;
         let dir = self.campaign.prepared.dir();
-        let mut engine = Mock::open(config, &self.plan.family, seed, &dir).map_err(|error| {
+        let mut engine = mock::open(config, &self.plan.family, seed, &dir).map_err(|error| {
             CampaignError::Backend { backend: self.chosen.name.clone(), message: error.to_string() }
         })?;
         let mut recorder =
             Recorder { samples, journal: self.journal, failed: None, progress: self.progress, count: 0 };
         let recipes = self.plan.stream(self.key.repeat);
         let played =
-            play(self.plan, recipes, &mut engine, clock, self.settings.stop, &mut recorder, &resume)?;
+            play(self.plan, recipes, engine.as_mut(), clock, self.settings.stop, &mut recorder, &resume)?;
         let Recorder { samples, failed, count, .. } = recorder;
         let length = seconds(played.measure_end.saturating_sub(played.measure_start));
         self.progress.finished(&start, length);

@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 use super::folder::is_inside;
 use super::shipped::{SHIPPED, Shipped};
 use crate::backend::config::{Backend, Clock};
-use crate::backend::mock::Mock;
+use crate::backend::mock;
 use crate::gate::{Checked, Finding, Planned, PlannedBackend, PlannedWorkload, Site, check};
 use crate::nearest::nearest;
 use crate::plan::config::{Load, Requests};
@@ -276,7 +276,7 @@ fn choose(scenario: &Scenario, changes: &Changes) -> Result<Vec<Chosen>, Rejecte
 /// What keeps a backend from being built, told before anything runs.
 fn unusable(loaded: &Loaded, chosen: &Chosen) -> Option<Diagnostic> {
     let Backend::Mock(config) = &chosen.config;
-    let error = Mock::open(config, "", loaded.scenario.seed, &loaded.dir).err()?;
+    let error = mock::open(config, "", loaded.scenario.seed, &loaded.dir).err()?;
     let span = loaded.span_of(&format!("/backends/{}", escape(&chosen.name)));
     Some(Diagnostic::error(span, error.to_string()))
 }

@@ -18,7 +18,16 @@ macro_rules! shipped {
     };
 }
 
-shipped!("year1.yaml", "year1-full.yaml", "year2.yaml", "year3.yaml", "sweep.yaml", "faults.yaml");
+shipped!(
+    "year1.yaml",
+    "year1-full.yaml",
+    "year2.yaml",
+    "year3.yaml",
+    "sweep.yaml",
+    "faults.yaml",
+    "kv-pressure.yaml",
+    "speculation.yaml"
+);
 
 impl Shipped {
     /// The shipped scenario of this name: `year1`, or with its ending.

@@ -37,6 +37,22 @@ impl BlockTable {
     pub fn tokens(&self) -> u32 {
         self.tokens
     }
+
+    /// Makes a table without blocks ready for another sequence; its memory stays.
+    pub fn clear(&mut self) {
+        debug_assert!(self.blocks.is_empty(), "blocks are released, not forgotten");
+        self.hashes.clear();
+    }
+}
+
+/// The leading blocks of a sequence that are in the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Prefix {
+    /// Tokens in them.
+    pub tokens: u32,
+    blocks: u32,
+    /// How many of them nobody holds.
+    revived: u32,
 }
 
 /// What a sequence found when it was admitted.
@@ -92,46 +108,88 @@ impl KvCache {
     /// Gives an empty table slots for `tokens` tokens: blocks of a known prefix first, at most `tokens - 1` tokens of it
     /// since the last token has to be computed, then free ones. `None`, and nothing changes, when there are too few.
     pub fn admit(&mut self, table: &mut BlockTable, tokens: u32) -> Option<Admission> {
-        debug_assert!(table.blocks.is_empty(), "only a sequence without blocks is admitted");
-        let wanted = tokens.div_ceil(self.block_tokens);
-        let findable = if self.reuse { tokens.saturating_sub(1) / self.block_tokens } else { 0 };
-        let (mut found, mut revived) = (0, 0);
+        let prefix = self.lookup(table, tokens.saturating_sub(1));
+        self.admit_behind(table, prefix, tokens, 0)
+    }
+
+    /// Finds how many of the leading blocks of an empty table, at most `tokens` tokens, are in the cache.
+    pub fn lookup(&self, table: &BlockTable, tokens: u32) -> Prefix {
+        let findable = if self.reuse { tokens / self.block_tokens } else { 0 };
+        let (mut blocks, mut revived) = (0, 0);
         for hash in table.hashes.iter().take(findable as usize) {
             let Some(block) = self.index.get(*hash) else { break };
-            found += 1;
+            blocks += 1;
             revived += u32::from(self.pool.is_free(block));
         }
-        if wanted - found > self.pool.free() - revived {
+        Prefix { tokens: blocks * self.block_tokens, blocks, revived }
+    }
+
+    /// Gives an empty table the blocks of a prefix that [`Self::lookup`] has just found, and free ones behind it until
+    /// `tokens` tokens have a slot. `None`, and nothing changes, when fewer than `spare` blocks would stay free.
+    pub fn admit_behind(
+        &mut self,
+        table: &mut BlockTable,
+        prefix: Prefix,
+        tokens: u32,
+        spare: u32,
+    ) -> Option<Admission> {
+        debug_assert!(table.blocks.is_empty(), "only a sequence without blocks is admitted");
+        let wanted = u64::from(tokens.div_ceil(self.block_tokens).saturating_sub(prefix.blocks));
+        if wanted + u64::from(prefix.revived) + u64::from(spare) > u64::from(self.pool.free()) {
             return None;
         }
-        for hash in &table.hashes[..found as usize] {
+        for hash in &table.hashes[..prefix.blocks as usize] {
             if let Some(block) = self.index.get(*hash) {
                 self.pool.hold(block);
                 table.blocks.push(block);
             }
         }
-        table.published = found as usize;
-        table.tokens = found * self.block_tokens;
-        let hit_tokens = table.tokens;
-        let mut evictions = 0;
-        while table.tokens < tokens {
-            let room = self.block_tokens.min(tokens - table.tokens);
-            let Some(evicted) = self.extend(table) else { break };
-            evictions += evicted;
-            self.fill_last(table, room);
-        }
-        Some(Admission { hit_tokens, evictions })
+        table.published = prefix.blocks as usize;
+        table.tokens = prefix.tokens;
+        let evictions = self.grow(table, tokens)?;
+        Some(Admission { hit_tokens: prefix.tokens, evictions })
     }
 
     /// Gives one more token a slot. The number of cached blocks that were dropped for it (0 or 1), or `None` when no
     /// block is free.
     pub fn append(&mut self, table: &mut BlockTable) -> Option<u32> {
-        let mut evictions = 0;
-        if table.tokens.is_multiple_of(self.block_tokens) {
-            evictions = self.extend(table)?;
+        self.grow(table, table.tokens + 1)
+    }
+
+    /// Gives slots to the tokens of a table up to the first `tokens`. The number of cached blocks that were dropped for
+    /// it, or `None`, and nothing changes, when there are too few.
+    pub fn grow(&mut self, table: &mut BlockTable, tokens: u32) -> Option<u32> {
+        let missing = (tokens.div_ceil(self.block_tokens) as usize).saturating_sub(table.blocks.len());
+        if missing > self.pool.free() as usize {
+            return None;
         }
-        self.fill_last(table, 1);
+        let mut evictions = 0;
+        for _ in 0..missing {
+            let (block, evicted) = self.pool.take()?;
+            table.blocks.push(block);
+            if let Some(hash) = evicted {
+                self.index.forget(hash);
+                evictions += 1;
+            }
+        }
+        while table.tokens < tokens {
+            let room = self.block_tokens - table.tokens % self.block_tokens;
+            let filled = room.min(tokens - table.tokens);
+            self.pool.fill(table.blocks[(table.tokens / self.block_tokens) as usize], filled);
+            table.tokens += filled;
+        }
         Some(evictions)
+    }
+
+    /// Takes back the slots behind the first `tokens` tokens, which must not reach into published blocks. The blocks
+    /// stay with the table: it is about to grow again.
+    pub fn retract(&mut self, table: &mut BlockTable, tokens: u32) {
+        while table.tokens > tokens {
+            let at = (table.tokens - 1) / self.block_tokens;
+            let emptied = table.tokens - tokens.max(at * self.block_tokens);
+            self.pool.unfill(table.blocks[at as usize], emptied);
+            table.tokens -= emptied;
+        }
     }
 
     /// Enters the sequence's full blocks in the index, as far as its first `computed` tokens are computed and their
@@ -162,24 +220,8 @@ impl KvCache {
         table.published = 0;
     }
 
-    fn extend(&mut self, table: &mut BlockTable) -> Option<u32> {
-        let (block, evicted) = self.pool.take()?;
-        table.blocks.push(block);
-        if let Some(hash) = evicted {
-            self.index.forget(hash);
-        }
-        Some(u32::from(evicted.is_some()))
-    }
-
-    fn fill_last(&mut self, table: &mut BlockTable, tokens: u32) {
-        if let Some(block) = table.blocks.last() {
-            self.pool.fill(*block, tokens);
-            table.tokens += tokens;
-        }
-    }
-
-    /// Holds the cache against its rules, given the tables of all sequences: [`BlockPool::check`], and the index points
-    /// exactly to the blocks that carry a hash.
+    /// Holds the cache against its rules, given the tables of all sequences: [`BlockPool::check`], every token with
+    /// a slot lies in a block, and the index points exactly to the blocks that carry a hash.
     ///
     /// # Errors
     /// The first rule that does not hold.
@@ -188,7 +230,7 @@ impl KvCache {
         for table in tables {
             held += table.blocks.len() as u64;
             let wanted = table.tokens.div_ceil(self.block_tokens) as usize;
-            if table.blocks.len() != wanted {
+            if table.blocks.len() < wanted {
                 return Err(format!("{} tokens lie in {} blocks", table.tokens, table.blocks.len()));
             }
         }

@@ -124,6 +124,14 @@ impl BlockPool {
         self.resident += u64::from(tokens);
     }
 
+    /// Takes the slots of the last `tokens` tokens of a held block back.
+    pub fn unfill(&mut self, id: BlockId, tokens: u32) {
+        let block = self.block_mut(id);
+        debug_assert!(block.filled >= tokens, "only filled slots are taken back");
+        block.filled -= tokens;
+        self.resident -= u64::from(tokens);
+    }
+
     /// Marks what a held block holds.
     pub fn set_hash(&mut self, id: BlockId, hash: BlockHash) {
         self.block_mut(id).hash = Some(hash);

@@ -10,7 +10,7 @@ use indexmap::IndexMap;
 
 use super::*;
 use crate::backend::Stepped;
-use crate::backend::config::{Clock, Fault, FaultAction, FaultMatch, Kv, MockBackend};
+use crate::backend::config::{Clock, Fault, FaultAction, FaultMatch, Kv, MockBackend, Mode};
 use crate::backend::mock::{Laws, Mock};
 use crate::plan::{LoadPlan, PromptRecipe, RecipeSource, UserCurve, WarmupPlan, WorkloadPlan};
 use crate::record::Outcome;
@@ -100,8 +100,13 @@ fn plan(load: LoadPlan) -> WorkloadPlan {
 fn config(ttft: Ns, tbt: Ns) -> MockBackend {
     let fixed = |value| Time::Fixed(Fixed { value: Duration(value) });
     MockBackend {
-        ttft: fixed(ttft),
-        tbt: fixed(tbt),
+        mode: Mode::Fixed,
+        ttft: Some(fixed(ttft)),
+        tbt: Some(fixed(tbt)),
+        preset: None,
+        cost: None,
+        engine: None,
+        speculative: None,
         kv: None,
         rate_cap: None,
         clock: Clock::Virtual,
@@ -132,7 +137,8 @@ fn mock(config: &MockBackend) -> Mock {
         Time::Fixed(fixed) => Sampler::Constant(fixed.value.0 as f64),
         other => panic!("{} is not fixed", other.kind()),
     };
-    let laws = Laws { ttft: constant(&config.ttft), tbt: constant(&config.tbt) };
+    let laws =
+        Laws { ttft: constant(config.ttft.as_ref().unwrap()), tbt: constant(config.tbt.as_ref().unwrap()) };
     Mock::new(config, laws, "w", 1).unwrap()
 }
 

@@ -6,7 +6,7 @@ use crate::engine::KvCache;
 use crate::units::Ns;
 
 /// Counters since measuring started.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Counters {
     pub(super) written: u64,
     pub(super) queried: u64,

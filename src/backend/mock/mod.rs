@@ -1,5 +1,7 @@
-//! A simulated inference engine with constant (or drawn) TTFT and TBT over a real block pool.
+//! A simulated inference engine over a real block pool: [`Mock`] is its fixed mode, with constant (or drawn) TTFT and TBT,
+//! [`Batched`] its batched one.
 //!
+//! The fixed mode:
 //! Each sequence has events of its own; there is no step that all share. At one instant, in this order:
 //!
 //! 1. What is due is told, in the order of request ids. A sequence that is finished lets go of its blocks.
@@ -8,6 +10,8 @@
 //!    loses its blocks and goes to the front of the queue. When it comes back it pays its TTFT again.
 //! 3. If nothing was preempted at this instant, the queue is admitted from its head, as far as there are blocks.
 
+mod batched;
+mod cost;
 mod counters;
 mod fault;
 mod sequence;
@@ -20,16 +24,34 @@ use std::path::Path;
 
 use rustc_hash::FxHashMap;
 
+pub use self::batched::Batched;
 use self::counters::Counters;
 use self::fault::Faults;
 use self::sequence::{Running, Sequence, State};
-use super::config::{FaultAction, Kv, MockBackend};
+use super::config::{FaultAction, Kv, MockBackend, Mode};
 use super::{EngineStats, Finish, InjectedFault, RequestId, Sink, Stepped};
 use crate::engine::KvCache;
 use crate::plan::Recipe;
 use crate::record::{Outcome, Phase, TokenSource};
-use crate::sample::{BadLaw, Draws, Quantity, Sampler};
+use crate::sample::{BadLaw, Draws, Quantity, Sampler, Time};
 use crate::units::{Duration, Ns};
+
+/// A mock for one cell, in the mode of its configuration. `family` is the workload's name in the scenario, `seed` the
+/// scenario's; files that the configuration names are relative to `dir`.
+///
+/// # Errors
+/// When the configuration can not be used.
+pub fn open(
+    config: &MockBackend,
+    family: &str,
+    seed: u64,
+    dir: &Path,
+) -> Result<Box<dyn Stepped>, MockError> {
+    Ok(match config.mode {
+        Mode::Fixed => Box::new(Mock::open(config, family, seed, dir)?),
+        Mode::Batched => Box::new(Batched::open(config, family, seed)?),
+    })
+}
 
 /// The two laws of a mock, made ready for drawing: nanoseconds.
 #[derive(Debug, Clone)]
@@ -63,6 +85,9 @@ pub enum MockError {
     /// A law can not be drawn from.
     #[error("`{0}`: {1}")]
     Law(&'static str, BadLaw),
+    /// The mode needs a key.
+    #[error("this mode of the mock needs `{0}`")]
+    Missing(&'static str),
     /// No token would ever come.
     #[error("`rate_cap` must be above 0")]
     RateCap,
@@ -152,8 +177,11 @@ impl Mock {
 
     /// [`Self::new`] with the laws of the configuration; the files they name are relative to `dir`.
     pub fn open(config: &MockBackend, family: &str, seed: u64, dir: &Path) -> Result<Self, MockError> {
-        let ttft = config.ttft.sampler(dir).map_err(|error| MockError::Law("ttft", error))?;
-        let tbt = config.tbt.sampler(dir).map_err(|error| MockError::Law("tbt", error))?;
+        let law = |key, law: &Option<Time>| {
+            let law = law.as_ref().ok_or(MockError::Missing(key))?;
+            law.sampler(dir).map_err(|error| MockError::Law(key, error))
+        };
+        let (ttft, tbt) = (law("ttft", &config.ttft)?, law("tbt", &config.tbt)?);
         Self::new(config, Laws { ttft, tbt }, family, seed)
     }
 

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::backend::config::{
-    Clock, DisconnectFault, Fault, FaultMatch, StallFault, StatusFault, TimeoutFault,
+    Clock, DisconnectFault, Fault, FaultMatch, Mode, StallFault, StatusFault, TimeoutFault,
 };
 use crate::plan::{Prefix, PromptRecipe};
 use crate::sample::key;
@@ -39,8 +39,13 @@ impl Sink for Heard {
 fn config(blocks: u32) -> MockBackend {
     let fixed = |value| Time::Fixed(Fixed { value: Duration(value) });
     MockBackend {
-        ttft: fixed(10 * MS),
-        tbt: fixed(5 * MS),
+        mode: Mode::Fixed,
+        ttft: Some(fixed(10 * MS)),
+        tbt: Some(fixed(5 * MS)),
+        preset: None,
+        cost: None,
+        engine: None,
+        speculative: None,
         kv: Some(Kv {
             tokens: None,
             blocks: Some(blocks),

@@ -1,0 +1,96 @@
+//! What a step costs: a smooth roofline over the work in it.
+
+use crate::backend::config::{Preset, StepCost};
+use crate::engine::Step;
+use crate::units::Ns;
+
+impl StepCost {
+    /// How long a step takes, in nanoseconds, rounded. The formula is the type's own doc; arithmetic goes through `libm`,
+    /// so it is the same on every platform.
+    pub fn duration(&self, step: &Step) -> Ns {
+        let (weights, compute) = (self.weights_ms * 1e6, self.token_us * 1e3 * f64::from(step.tokens));
+        let ns = self.base_ms * 1e6
+            + smooth_max(weights, compute, self.knee)
+            + self.sequence_us * 1e3 * step.sequences.len() as f64
+            + self.kv_token_ns * step.kv_tokens as f64
+            + self.prefill_pair_ps * 1e-3 * step.prefill_pairs as f64;
+        libm::round(ns) as Ns
+    }
+}
+
+/// `(a^q + b^q)^(1/q)`, computed from the larger one so that nothing overflows.
+fn smooth_max(a: f64, b: f64, q: f64) -> f64 {
+    let (small, large) = if a < b { (a, b) } else { (b, a) };
+    if large == 0.0 { 0.0 } else { large * libm::pow(1.0 + libm::pow(small / large, q), 1.0 / q) }
+}
+
+/// Bytes of keys and values per token in bf16: 8B parameters with 8 KV heads in 32 layers, and 70B in 80.
+const KV_8B: u64 = 131_072;
+const KV_70B: u64 = 327_680;
+
+impl Preset {
+    /// The coefficients of a step, and the bytes of keys and values per token.
+    ///
+    /// Fitted to the kernel tables of `AIConfigurator` (Apache-2.0), with a host share of 1.5 ms and, for 8B, the floor of
+    /// attention and the output head in `base`. `rtx4090-8b` is fitted to the kernel tables published with `LLMServingSim` (MIT).
+    pub fn parameters(self) -> (StepCost, u64) {
+        let of = |base_ms, weights_ms, token_us, knee, kv_token_ns, prefill_pair_ps| StepCost {
+            base_ms,
+            weights_ms,
+            token_us,
+            knee,
+            sequence_us: 0.0,
+            kv_token_ns,
+            prefill_pair_ps,
+        };
+        match self {
+            Self::A100Of8b => (of(1.5 + 0.76 + 0.66, 9.57, 52.4, 1.71, 85.1, 3018.0), KV_8B),
+            Self::H100Of8b => (of(1.5 + 0.58 + 0.43, 5.48, 17.8, 2.20, 46.9, 836.0), KV_8B),
+            Self::H200Of8b => (of(1.5 + 0.55 + 0.26, 4.05, 18.1, 2.12, 32.1, 848.0), KV_8B),
+            Self::B200Of8b => (of(1.5 + 0.34 + 0.17, 2.68, 8.7, 1.67, 18.3, 449.0), KV_8B),
+            Self::L40sOf8b => (of(1.5 + 0.11 + 1.64, 21.1, 60.4, 1.68, 206.0, 2818.0), KV_8B),
+            Self::A100Of70bTp8 => (of(1.5, 13.6, 67.9, 1.50, 27.5, 2022.0), KV_70B),
+            Self::H100Of70bTp4 => (of(1.5, 12.9, 43.5, 3.15, 29.0, 1059.0), KV_70B),
+            Self::H100Of70bTp8 => (of(1.5, 6.98, 21.7, 2.17, 14.7, 502.0), KV_70B),
+            Self::H200Of70bTp8 => (of(1.5, 5.35, 22.2, 2.24, 11.2, 505.0), KV_70B),
+            Self::B200Of70bTp8 => (of(1.5, 3.85, 10.8, 1.38, 6.1, 339.0), KV_70B),
+            Self::Rtx4090Of8b => {
+                (StepCost { sequence_us: 3.0, ..of(3.0, 15.65, 89.9, 1.92, 154.7, 4937.0) }, KV_8B)
+            }
+        }
+    }
+
+    /// Whether it was held against a real server's run.
+    pub fn is_checked(self) -> bool {
+        self == Self::Rtx4090Of8b
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_costs_what_the_formula_says() {
+        let cost = StepCost {
+            base_ms: 1.0,
+            weights_ms: 3.0,
+            token_us: 40.0,
+            knee: 2.0,
+            sequence_us: 5.0,
+            kv_token_ns: 100.0,
+            prefill_pair_ps: 2000.0,
+        };
+        let step = Step { tokens: 100, kv_tokens: 1_000, prefill_pairs: 50_000, ..Step::default() };
+        // 1 ms + sqrt(3² + 4²) ms + 0 sequences + 0.1 ms + 0.1 ms
+        assert_eq!(cost.duration(&step), 6_200_000);
+        assert_eq!(StepCost { knee: 1.0, ..cost }.duration(&step), 8_200_000);
+    }
+
+    #[test]
+    fn the_roofline_is_smooth_and_never_overflows() {
+        assert!((smooth_max(1e300, 1e300, 100.0) - 1e300 * 2f64.powf(0.01)).abs() < 1e286);
+        assert!(smooth_max(0.0, 0.0, 2.0).abs() < f64::EPSILON);
+        assert!((smooth_max(0.0, 7.0, 3.0) - 7.0).abs() < 1e-12);
+    }
+}

@@ -1,0 +1,275 @@
+//! The batched mock against closed forms, and against a real run: vLLM 0.19 serving Llama-3.1-8B on an RTX 4090, 300 requests,
+//! the KV cache full, some 230 preemptions. Those measurements are not part of this repository: see `SAGEBENCH_TRACES`.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use sagebench::campaign::{CellStart, Changes, Folder, Progress, Settings, conduct, prepare};
+use sagebench::run::Stop;
+use serde_json::Value;
+
+struct Silent;
+
+impl Progress for Silent {
+    fn started(&mut self, _: &CellStart<'_>) {}
+    fn recorded(&mut self) {}
+    fn finished(&mut self, _: &CellStart<'_>, _: f64) {}
+}
+
+/// One request: when it reached the engine, its first and its last token, in seconds, and its output tokens.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    queued: f64,
+    first: f64,
+    last: f64,
+    tokens: f64,
+}
+
+impl Times {
+    fn latency(self) -> f64 {
+        self.last - self.queued
+    }
+    fn ttft(self) -> f64 {
+        self.first - self.queued
+    }
+    fn tpot(self) -> f64 {
+        (self.last - self.first) / (self.tokens - 1.0)
+    }
+}
+
+fn rows(path: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// What a scenario leaves.
+struct Results {
+    requests: Vec<Value>,
+    run: Value,
+}
+
+fn play(dir: &Path, scenario: &str) -> Results {
+    let path = dir.join("scenario.yaml");
+    fs::write(&path, scenario).unwrap();
+    let prepared = prepare(&path, &Changes::default()).unwrap_or_else(|error| panic!("{error:?}"));
+    let folder = Folder::open(&dir.join("results")).unwrap();
+    let stop = Stop::default();
+    let settings =
+        Settings { folder: &folder, resume: false, force: false, strict: false, stop: &stop, command: "" };
+    conduct(&prepared, &settings, &mut Silent).unwrap();
+    let run = fs::read_to_string(folder.dir().join("run.json")).unwrap();
+    Results { requests: rows(&folder.dir().join("requests.jsonl")), run: serde_json::from_str(&run).unwrap() }
+}
+
+/// A scenario with one workload on a batched mock.
+fn batched(mock: &str, workload: &str) -> String {
+    format!(
+        "version: 1\nseed: 7\nbackends: {{ mock: {{ kind: mock, mode: batched, {mock} }} }}\nworkloads: {{ w: {{ {workload} }} }}\n"
+    )
+}
+
+fn number(row: &Value, name: &str) -> f64 {
+    row[name].as_f64().unwrap()
+}
+
+/// One server, constant service, one token out: Lindley's recursion, to the nanosecond.
+#[test]
+fn a_queue_of_one_server_is_lindleys() {
+    let dir = tempfile::tempdir().unwrap();
+    let mock = "cost: { base_ms: 8, weights_ms: 0, token_us: 0, knee: 1 }, engine: { max_num_seqs: 1 }, kv: { tokens: 65536 }";
+    let workload = "prompt: { kind: synthetic, tokens: 64 }, output: { tokens: 1 }, load: { kind: open, rate: 100/s, requests: 4000 }";
+    let rows = play(dir.path(), &batched(mock, workload)).requests;
+    let (mut free, mut waits) = (0.0, 0.0);
+    for row in &rows {
+        let due = number(row, "due_ms");
+        let begins = f64::max(due, free);
+        free = begins + 8.0;
+        waits += begins - due;
+        assert!((number(row, "end_ms") - free).abs() < 2e-6, "{row}, expected {free}");
+        free = number(row, "end_ms");
+    }
+    // M/D/1 at a load of 0.8: the mean wait is ρ S / (2 (1 − ρ)) = 16 ms; the standard error of 4,000 such waits, which
+    // hang together, is about 1.5 ms.
+    let mean = waits / 4000.0;
+    assert!((mean - 16.0).abs() < 5.0, "{mean}");
+}
+
+#[test]
+fn one_request_costs_what_its_steps_cost() {
+    let dir = tempfile::tempdir().unwrap();
+    let mock = "cost: { base_ms: 2, weights_ms: 0, token_us: 10, knee: 1, kv_token_ns: 1000, prefill_pair_ps: 1000000 }, engine: { max_num_batched_tokens: 64 }, kv: { tokens: 4096 }";
+    let workload = "prompt: { kind: synthetic, tokens: 100 }, output: { tokens: 4 }, load: { kind: closed, concurrency: 1, requests: 1 }";
+    let row = play(dir.path(), &batched(mock, workload)).requests.remove(0);
+    // Chunks of 64 and 36 tokens: pairs 64²/2 = 2,048 and 36 · 64 + 36²/2 = 2,952, a microsecond each.
+    let ttft = (2.0 + 0.64 + 2.048) + (2.0 + 0.36 + 2.952);
+    assert!((number(&row, "ttft_ms") - ttft).abs() < 1e-6, "{row}");
+    // Then one token a step, looking back at 100, 101 and 102.
+    let decode = 3.0 * 2.01 + 0.100 + 0.101 + 0.102;
+    assert!((number(&row, "e2e_ms") - ttft - decode).abs() < 1e-6, "{row}");
+}
+
+#[test]
+fn faults_strike_the_requests_they_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let mock = "preset: rtx4090-8b, kv: { tokens: 65536 }, faults: [
+        { match: { index: 1 }, action: { kind: http_status, code: 503 } },
+        { match: { index: 2 }, action: { kind: disconnect, after_tokens: 3 } },
+        { match: { index: 3 }, action: { kind: timeout } },
+        { match: { index: 4 }, action: { kind: stall, after_tokens: 2, for: 700ms } } ]";
+    let workload = "prompt: { kind: synthetic, tokens: 64 }, output: { tokens: 8 }, load: { kind: closed, concurrency: 3, requests: 8 }, timeout: 5s";
+    let results = play(dir.path(), &batched(mock, workload));
+    let outcome = |index: u64| {
+        let row = results.requests.iter().find(|row| row["index"] == index).unwrap();
+        (row["outcome"].as_str().unwrap().to_owned(), row["output_tokens"].as_u64().unwrap())
+    };
+    assert_eq!(outcome(1), ("http_503".to_owned(), 0));
+    assert_eq!(outcome(2), ("disconnected".to_owned(), 3));
+    assert_eq!(outcome(3), ("timed_out".to_owned(), 0));
+    for index in [0, 4, 5, 6, 7] {
+        assert_eq!(outcome(index), ("success".to_owned(), 8));
+    }
+    let stalled = results.requests.iter().find(|row| row["index"] == 4).unwrap();
+    assert!((700.0..800.0).contains(&number(stalled, "longest_gap_ms")), "{stalled}");
+    let cell = &results.run["cells"][0];
+    assert_eq!(cell["metrics"]["error_rate"], 0.375);
+    assert_eq!(cell["faults"].as_array().unwrap().len(), 4);
+}
+
+#[test]
+fn speculation_and_a_full_cache_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let mock = "preset: h100-8b, kv: { tokens: 4096 }, speculative: { tokens: 3, accept: [100%, 100%, 0%] }";
+    let workload = "prompt: { kind: synthetic, tokens: 256 }, output: { tokens: 256 }, load: { kind: closed, concurrency: 10, requests: 10 }";
+    let results = play(dir.path(), &batched(mock, workload));
+    let metrics = &results.run["cells"][0]["metrics"];
+    assert_eq!(metrics["successful_requests"], 10);
+    let accepted = number(metrics, "spec_accept_rate");
+    assert!((0.6..0.7).contains(&accepted), "two of three drafts: {accepted}");
+    assert!(number(metrics, "preempt_count") > 0.0 && number(metrics, "evict_count") > 0.0);
+    assert!(number(metrics, "kv_used_tokens") <= 4096.0);
+    // The preset knows the model's bytes per token, and its numbers carry a warning.
+    let tokens = metrics["kv_used_tokens"].as_u64().unwrap();
+    assert_eq!(metrics["kv_used_bytes"], tokens * 131_072);
+    assert!(results.run["warnings"][0].as_str().unwrap().contains("never checked end to end"));
+}
+
+fn folder() -> Option<PathBuf> {
+    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/traces");
+    let folder = std::env::var_os("SAGEBENCH_TRACES").map_or_else(beside, PathBuf::from);
+    if folder.is_dir() {
+        return Some(folder);
+    }
+    eprintln!(
+        "the run of vLLM was not replayed: there is no folder {}; set SAGEBENCH_TRACES",
+        folder.display()
+    );
+    None
+}
+
+fn measured(folder: &Path) -> Vec<Times> {
+    let rows = rows(&folder.join("llmservingsim/RTX4090/requests.jsonl"));
+    let at = |row: &Value, name: &str| row[name].as_f64().unwrap();
+    let start = rows.iter().map(|row| at(row, "queued_ts")).fold(f64::INFINITY, f64::min);
+    let times = rows.iter().map(|row| Times {
+        queued: at(row, "queued_ts") - start,
+        first: at(row, "first_token_ts") - start,
+        last: at(row, "last_token_ts") - start,
+        tokens: at(row, "output_toks"),
+    });
+    times.collect()
+}
+
+/// Plays the run's own arrivals, lengths and shared blocks on the preset with this `base`, in milliseconds.
+fn modelled(folder: &Path, real: &[Times], base: f64) -> Vec<Times> {
+    let dir = tempfile::tempdir().unwrap();
+    let input = rows(&folder.join("llmservingsim/sharegpt-300.mooncake16.jsonl"));
+    assert_eq!((input.len(), real.len()), (300, 300));
+    let mut order: Vec<usize> = (0..300).collect();
+    order.sort_by(|a, b| real[*a].queued.total_cmp(&real[*b].queued));
+    let mut trace = String::new();
+    for at in &order {
+        let (row, queued) = (&input[*at], (real[*at].queued * 1e6).round() as u64);
+        let line = serde_json::json!({
+            "at": queued, "in": row["input_length"], "out": row["output_length"], "blocks": row["hash_ids"],
+        });
+        writeln!(trace, "{line}").unwrap();
+    }
+    fs::write(dir.path().join("trace.jsonl"), trace).unwrap();
+    let scenario = format!(
+        "version: 1
+backends:
+  mock:
+    kind: mock
+    mode: batched
+    cost: {{ base_ms: {base}, weights_ms: 15.65, token_us: 89.9, knee: 1.92, sequence_us: 3, kv_token_ns: 154.7, prefill_pair_ps: 4937 }}
+    kv: {{ blocks: 2588, block_tokens: 16 }}
+workloads:
+  run:
+    prompt:
+      kind: trace
+      path: trace.jsonl
+      format: jsonl
+      fields: {{ timestamp: at, timestamp_unit: us, prompt_tokens: in, output_tokens: out, blocks: blocks }}
+      block_tokens: 16
+    load: {{ kind: replay }}
+"
+    );
+    let results = play(dir.path(), &scenario);
+    let mut times = vec![Times { queued: 0.0, first: 0.0, last: 0.0, tokens: 0.0 }; 300];
+    for row in results.requests {
+        assert_eq!(row["outcome"], "success", "{row}");
+        let at = |name: &str| row[name].as_f64().unwrap() / 1e3;
+        let index = order[row["index"].as_u64().unwrap() as usize];
+        times[index] = Times {
+            queued: at("due_ms"),
+            first: at("first_ms"),
+            last: at("end_ms"),
+            tokens: row["output_tokens"].as_f64().unwrap(),
+        };
+    }
+    times
+}
+
+/// The mean absolute relative error of the latency, over every second request from `from`.
+fn mape(model: &[Times], real: &[Times], from: usize, step: usize) -> f64 {
+    let pairs = model.iter().zip(real).skip(from).step_by(step);
+    let errors: Vec<f64> = pairs.map(|(m, r)| (m.latency() - r.latency()).abs() / r.latency()).collect();
+    errors.iter().sum::<f64>() / errors.len() as f64
+}
+
+fn mean_error(model: &[Times], real: &[Times], of: fn(Times) -> f64) -> f64 {
+    let mean = |times: &[Times]| times.iter().map(|t| of(*t)).sum::<f64>() / times.len() as f64;
+    mean(model) / mean(real) - 1.0
+}
+
+#[test]
+fn a_real_run_of_vllm_is_predicted() {
+    let Some(folder) = folder() else { return };
+    let real = measured(&folder);
+    let unfitted = modelled(&folder, &real, 3.0);
+    let error = mape(&unfitted, &real, 0, 1);
+    println!("unfitted: latency MAPE {:.2} %", error * 100.0);
+    assert!(error <= 0.06, "{error}");
+
+    // The base is fitted on the even requests by golden-section search, and scored on the odd ones.
+    let (mut low, mut high) = (2.0, 4.0);
+    let ratio = (5.0_f64.sqrt() - 1.0) / 2.0;
+    for _ in 0..6 {
+        let (a, b) = (high - ratio * (high - low), low + ratio * (high - low));
+        let score = |base| mape(&modelled(&folder, &real, base), &real, 0, 2);
+        if score(a) < score(b) { high = b } else { low = a }
+    }
+    let base = f64::midpoint(low, high);
+    let fitted = modelled(&folder, &real, base);
+    let error = mape(&fitted, &real, 1, 2);
+    let (ttft, tpot) = (mean_error(&fitted, &real, Times::ttft), mean_error(&fitted, &real, Times::tpot));
+    println!(
+        "base {base:.3} ms: latency MAPE {:.2} % on the odd requests, TTFT {:+.2} %, TPOT {:+.2} %",
+        error * 100.0,
+        ttft * 100.0,
+        tpot * 100.0
+    );
+    assert!(error <= 0.02, "{error}");
+    assert!(ttft.abs() <= 0.03 && tpot.abs() <= 0.03, "{ttft} {tpot}");
+}

@@ -5,7 +5,7 @@ use std::path::Path;
 use divan::counter::ItemsCount;
 use indexmap::IndexMap;
 use sagebench::backend::config::{Backend, Clock};
-use sagebench::backend::mock::Mock;
+use sagebench::backend::mock;
 use sagebench::campaign::{CellStart, Changes, Folder, Progress, Settings, conduct, prepare};
 use sagebench::measure::Samples;
 use sagebench::plan::{Plan, plan};
@@ -19,10 +19,13 @@ fn main() {
     divan::main();
 }
 
-fn scenario(requests: u64, tokens: u32, output: u32) -> Scenario {
+const FIXED: &str = r#""ttft": "10ms", "tbt": "5ms""#;
+const BATCHED: &str = r#""mode": "batched", "preset": "h100-8b""#;
+
+fn scenario(mode: &str, requests: u64, tokens: u32, output: u32) -> Scenario {
     let text = format!(
         r#"{{"version": 1, "seed": 42,
-            "backends": {{"mock": {{"kind": "mock", "ttft": "10ms", "tbt": "5ms", "kv": {{"tokens": 65536}}}}}},
+            "backends": {{"mock": {{"kind": "mock", {mode}, "kv": {{"tokens": 65536}}}}}},
             "workloads": {{"load": {{
                 "prompt": {{"kind": "synthetic", "tokens": {tokens}}}, "output": {{"tokens": {output}}},
                 "load": {{"kind": "closed", "concurrency": 9, "requests": {requests}}}}}}}}}"#
@@ -47,12 +50,12 @@ impl Observer for Keep {
 fn keep(scenario: &Scenario, plan: &Plan) -> Samples {
     let workload = &plan.workloads[0];
     let Backend::Mock(config) = &scenario.backends["mock"];
-    let mut mock = Mock::open(config, "load", 42, Path::new(".")).expect("the mock in this bench is valid");
+    let mut mock = mock::open(config, "load", 42, Path::new(".")).expect("the mock in this bench is valid");
     let mut keep = Keep(Samples::new(workload.load.basis()));
     play(
         workload,
         workload.stream(0),
-        &mut mock,
+        mock.as_mut(),
         Clock::Virtual,
         &Stop::default(),
         &mut keep,
@@ -65,7 +68,15 @@ fn keep(scenario: &Scenario, plan: &Plan) -> Samples {
 /// Requests of 512 tokens in and 128 out, nine at a time, records kept.
 #[divan::bench(sample_count = 5)]
 fn records_512_128(bencher: divan::Bencher<'_, '_>) {
-    let scenario = scenario(20_000, 512, 128);
+    let scenario = scenario(FIXED, 20_000, 512, 128);
+    let plan = planned(&scenario);
+    bencher.counter(ItemsCount::new(20_000_u32)).bench(|| keep(&scenario, &plan));
+}
+
+/// The same in a continuous batch of nine.
+#[divan::bench(sample_count = 5)]
+fn batched_512_128(bencher: divan::Bencher<'_, '_>) {
+    let scenario = scenario(BATCHED, 20_000, 512, 128);
     let plan = planned(&scenario);
     bencher.counter(ItemsCount::new(20_000_u32)).bench(|| keep(&scenario, &plan));
 }
@@ -73,7 +84,7 @@ fn records_512_128(bencher: divan::Bencher<'_, '_>) {
 /// Requests of 16 tokens in and 2 out: the cost of a request, without its tokens.
 #[divan::bench(sample_count = 5)]
 fn records_16_2(bencher: divan::Bencher<'_, '_>) {
-    let scenario = scenario(100_000, 16, 2);
+    let scenario = scenario(FIXED, 100_000, 16, 2);
     let plan = planned(&scenario);
     bencher.counter(ItemsCount::new(100_000_u32)).bench(|| keep(&scenario, &plan));
 }

@@ -1,5 +1,7 @@
 //! What is wrong with a scenario, where, and what to do about it.
 
+use std::collections::HashSet;
+
 use super::source::Span;
 
 /// How bad it is.
@@ -116,15 +118,8 @@ pub fn nearest<'a>(wrong: &str, candidates: impl IntoIterator<Item = &'a str>) -
 /// Puts diagnostics into the order of their places and removes those that repeat one at the same place.
 pub fn sort(diagnostics: &mut Vec<Diagnostic>) {
     diagnostics.sort_by(|a, b| (a.span, a.severity).cmp(&(b.span, b.severity)));
-    let mut seen: Vec<(Option<Span>, String)> = Vec::new();
-    diagnostics.retain(|diagnostic| {
-        let key = (diagnostic.span, diagnostic.message.clone());
-        let fresh = !seen.contains(&key);
-        if fresh {
-            seen.push(key);
-        }
-        fresh
-    });
+    let mut seen = HashSet::new();
+    diagnostics.retain(|diagnostic| seen.insert((diagnostic.span, diagnostic.message.clone())));
 }
 
 /// Quotes what a user wrote, short and with control characters escaped.

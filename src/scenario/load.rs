@@ -52,9 +52,9 @@ impl<'a> Options<'a> {
 }
 
 /// The largest file that is read as a scenario.
-pub const MAX_FILE: u64 = 4 << 20;
+pub const MAX_FILE: u64 = 8 << 20;
 
-/// Reads a file of at most 4 MiB and a byte, so that a device or a data file does not fill the memory.
+/// Reads a file of at most 8 MiB and a byte, so that a device or a data file does not fill the memory.
 pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     std::fs::File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;

@@ -10,6 +10,8 @@ use super::node::{Entry, Map, Node, Tree, merge};
 use super::path::{Step, put, split};
 use super::source::{Sources, Span};
 
+/// The most values that `defaults` or a matrix may make of a file.
+const MAX_VALUES: usize = 2_000_000;
 /// The most points that one matrix may have.
 const MAX_POINTS: usize = 10_000;
 
@@ -25,6 +27,11 @@ pub fn apply_defaults(tree: &mut Node, found: &mut Found) {
     if defaults.node.map().is_none() {
         let message = format!("`defaults` is a map of a workload's keys, not {}", defaults.node.described());
         found.push(Diagnostic::error(defaults.node.span, message));
+        found.incomplete = true;
+        return;
+    }
+    if defaults.node.count().saturating_mul(workloads.len()) > MAX_VALUES {
+        found.push(Diagnostic::error(defaults.key, "`defaults` is too large for so many workloads"));
         found.incomplete = true;
         return;
     }
@@ -81,6 +88,8 @@ impl Expansion<'_> {
         if count.is_none_or(|count| count > MAX_POINTS) {
             let message = format!("the matrix has more than {MAX_POINTS} points");
             self.found.push(Diagnostic::error(matrix.key, message));
+        } else if count.unwrap_or(0).saturating_mul(workload.count()) > MAX_VALUES {
+            self.found.push(Diagnostic::error(matrix.key, "the workload is too large for so many points"));
         }
         if self.found.diagnostics.len() > before {
             let mut node = workload.clone();
@@ -122,10 +131,7 @@ impl Expansion<'_> {
                 }
                 if let Err(dead_end) = put(&mut node, &track.steps, track.values[at].clone(), |_, new| new) {
                     let message = format!("{} leads nowhere: {}", quote(&track.path), dead_end.reason);
-                    let diagnostic = Diagnostic::error(dead_end.span, message);
-                    if !self.found.diagnostics.contains(&diagnostic) {
-                        self.found.push(diagnostic);
-                    }
+                    self.found.push(Diagnostic::error(dead_end.span, message));
                 }
             }
         }

@@ -17,6 +17,8 @@ pub mod render;
 mod schema;
 mod set;
 mod source;
+#[cfg(test)]
+mod tests;
 mod toml;
 mod types;
 mod validate;

@@ -104,6 +104,15 @@ impl Node {
         }
     }
 
+    /// How many values it holds, itself included.
+    pub fn count(&self) -> usize {
+        1 + match &self.tree {
+            Tree::List(list) => list.iter().map(Self::count).sum::<usize>(),
+            Tree::Map(map) => map.values().map(|entry| entry.node.count()).sum(),
+            _ => 0,
+        }
+    }
+
     /// What it is, for messages: `the text `abc``, `a list`.
     pub fn described(&self) -> String {
         describe(&self.to_json())

@@ -87,6 +87,11 @@ pub fn strict_schema() -> Value {
             group.remove("propertyNames");
         }
     }
+    // one message for a version that is not 1, whatever it is
+    if let Some(version) = schema.pointer_mut("/properties/version").and_then(Value::as_object_mut) {
+        version.remove("type");
+        version.remove("minimum");
+    }
     for quantity in &QUANTITIES {
         if let Some(definition) = definition(&mut schema, quantity.name) {
             definition.remove("pattern");

@@ -33,8 +33,11 @@ fn explain(message: &str, span: Span, text: &str) -> Diagnostic {
         return Diagnostic::error(span, format!("the key {} stands twice in this table", quote(written)))
             .help("remove one of them");
     }
-    if message.contains("recursion limit") {
+    if message.contains("recurs") {
         return too_deep(span);
+    }
+    if message.starts_with("string values must be quoted") {
+        return Diagnostic::error(span, "a text must stand in quotes").help(format!("write \"{written}\""));
     }
     Diagnostic::error(span, format!("not TOML: {message}"))
 }

@@ -4,7 +4,7 @@ use jsonschema::ValidationError;
 use jsonschema::error::ValidationErrorKind as Kind;
 use serde_json::Value;
 
-use super::diagnostic::{Diagnostic, quote};
+use super::diagnostic::{Diagnostic, nearest, quote};
 use super::found::Found;
 use super::load::unescape;
 use super::node::{Node, describe};
@@ -13,9 +13,16 @@ use super::source::Span;
 
 /// Reports everything that the schema forbids.
 pub fn check(tree: &Node, value: &Value, found: &mut Found) {
-    let mut checker = Checker { tree, root: value, found };
+    let mut checker = Checker { tree, root: value, found, slips: Vec::new(), missing: Vec::new() };
     for error in STRICT.validator.iter_errors(value) {
         checker.explain(&error);
+    }
+    // a key that was misspelt is not missing as well
+    let Checker { slips, missing, .. } = checker;
+    for (place, diagnostic) in missing {
+        if !slips.contains(&place) && !found.knows(diagnostic.span) {
+            found.push(diagnostic);
+        }
     }
 }
 
@@ -23,7 +30,14 @@ struct Checker<'a> {
     tree: &'a Node,
     root: &'a Value,
     found: &'a mut Found,
+    /// Misspelt keys: the map's path, and what was meant.
+    slips: Vec<Key>,
+    /// Missing keys, and what to say about each.
+    missing: Vec<(Key, Diagnostic)>,
 }
+
+/// A map's path and one of its keys.
+type Key = (Vec<String>, String);
 
 /// Where an error is: the node, its key, and how the user calls it.
 struct At {
@@ -42,9 +56,22 @@ impl At {
         }
     }
 
+    /// The workload that this is, if it is one.
+    fn workload(&self) -> Option<&str> {
+        match self.path.as_slice() {
+            [group, name] if group == "workloads" => Some(family(name)),
+            _ => None,
+        }
+    }
+
     fn key_or_value(&self) -> Span {
         self.key.unwrap_or(self.span)
     }
+}
+
+/// A workload's name without the coordinates of a matrix.
+fn family(name: &str) -> &str {
+    name.split('@').next().unwrap_or(name)
 }
 
 fn steps(pointer: &str) -> Vec<String> {
@@ -147,9 +174,12 @@ impl Checker<'_> {
             .unwrap_or_default();
         let owner = match kind_of(schema) {
             Some(kind) => format!("`kind: {kind}`"),
-            None if at.path.is_empty() => "a scenario".into(),
+            None if at.workload().is_some() => "a workload".into(),
             None => at.name(),
         };
+        if let Some(meant) = nearest(key, known.iter().copied()) {
+            self.slips.push((at.path.clone(), meant.to_owned()));
+        }
         let mut diagnostic = Diagnostic::error(span, format!("unknown key {} in {owner}", quote(key)))
             .suggest(key, known.iter().copied());
         if diagnostic.help.is_empty()
@@ -180,7 +210,7 @@ impl Checker<'_> {
         let (owner, span, help) = match path.as_slice() {
             [] => ("the scenario".to_owned(), at.span, None),
             ["workloads", name] => (
-                format!("the workload {}", quote(name)),
+                format!("the workload {}", quote(family(name))),
                 at.key_or_value(),
                 Some("write it there, or in `defaults` for all workloads"),
             ),
@@ -196,11 +226,12 @@ impl Checker<'_> {
         if property == "version" {
             diagnostic = diagnostic.help("write `version: 1`");
         }
-        let property = resolved(&schema["properties"][property]);
-        if let Some(description) = schema_description(property) {
-            diagnostic = diagnostic.note(description);
+        let description = schema["properties"][property].get("description").and_then(Value::as_str);
+        if let Some(first) = description.and_then(|text| text.split(". ").next()) {
+            let first = first.replace('\n', " ");
+            diagnostic = diagnostic.note(format!("`{property}`: {}", first.trim_end_matches('.')));
         }
-        self.push(diagnostic);
+        self.missing.push(((at.path.clone(), property.to_owned()), diagnostic));
     }
 
     fn union(&mut self, error: &ValidationError<'_>, context: &[Vec<ValidationError<'static>>], at: &At) {
@@ -233,8 +264,15 @@ impl Checker<'_> {
             _ => branches.iter().position(|branch| accepts(resolved(branch), instance)),
         };
         if let Some(errors) = chosen.and_then(|chosen| context.get(chosen)) {
+            let before = self.found.diagnostics.len();
             for error in errors {
                 self.explain(error);
+            }
+            if !instance.is_object()
+                && let (Some(kinds), Some(first)) =
+                    (kinds_note(branches), self.found.diagnostics.get_mut(before))
+            {
+                first.notes.push(format!("or a map with {kinds}"));
             }
             return;
         }
@@ -245,7 +283,14 @@ impl Checker<'_> {
         }
         let forms: Vec<String> = forms(branches);
         let message = format!("{} must be {}, not {}", at.name(), forms.join(" or "), describe(instance));
-        self.push(Diagnostic::error(at.span, message));
+        let mut diagnostic = Diagnostic::error(at.span, message);
+        if let Some(word) = instance.as_str()
+            && branches.iter().any(|branch| kind_of(branch) == Some(word))
+        {
+            diagnostic = diagnostic.help(format!("write `{{ kind: {word}, .. }}`"));
+        }
+        diagnostic.notes.extend(kinds_note(branches));
+        self.push(diagnostic);
     }
 
     fn no_kind(&mut self, at: &At, kinds: &[&str], map: &serde_json::Map<String, Value>) {
@@ -291,21 +336,10 @@ impl Checker<'_> {
     }
 }
 
-fn schema_description(schema: &Value) -> Option<String> {
-    let text = schema.get("description")?.as_str()?;
-    let first = text.split(". ").next()?.replace('\n', " ");
-    Some(format!("it says: {}", first.trim_end_matches('.').to_lowercase_first()))
-}
-
-trait LowercaseFirst {
-    fn to_lowercase_first(&self) -> String;
-}
-
-impl LowercaseFirst for str {
-    fn to_lowercase_first(&self) -> String {
-        let mut chars = self.chars();
-        chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
-    }
+/// The kinds of a union, in words.
+fn kinds_note(branches: &'static [Value]) -> Option<String> {
+    let kinds: Vec<&str> = branches.iter().filter_map(kind_of).collect();
+    (!kinds.is_empty()).then(|| format!("`kind`: {}", kinds.join(", ")))
 }
 
 /// The branches of the union that stands at a path, found by walking schema and value together.
@@ -417,6 +451,12 @@ fn quantity_error(quantity: &Quantity, instance: &Value, at: &At) -> Diagnostic 
     }
     let wrong_type = !(instance.is_string() || instance.is_number());
     let problem = (quantity.parse)(instance.clone()).err().filter(|_| !wrong_type);
+    // parsers that take any JSON value show it as JSON
+    let written = instance.as_str().map(|text| (instance.to_string(), quote(text)));
+    let problem = problem.map(|problem| match &written {
+        Some((json, written)) => problem.replacen(json, written, 1),
+        None => problem,
+    });
     let message = problem.unwrap_or_else(|| {
         let schema = STRICT.schema.pointer(&format!("/$defs/{}", quantity.name)).unwrap_or(&Value::Null);
         format!("{} must be written like {}, not {}", at.name(), examples(schema), describe(instance))

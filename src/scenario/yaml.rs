@@ -14,15 +14,15 @@ use super::source::{FileId, Span};
 
 /// Values that one file may hold once its aliases are expanded.
 const MAX_NODES: usize = 100_000;
-/// How deep values may nest.
-pub const MAX_DEPTH: usize = 64;
+/// How deep values may nest. A scenario needs about twelve levels; a thread of 2 MiB has to hold this many.
+pub const MAX_DEPTH: usize = 24;
 
 /// Reads a text. `offset` is where it starts in its source, for arguments of which only a part is YAML.
 ///
 /// Equal keys in one map are each reported and the first one is kept. A syntax error ends the reading with `None`.
 pub fn read(file: FileId, text: &str, offset: usize, found: &mut Vec<Diagnostic>) -> Option<Node> {
     let options = serde_yaml::options! {
-        budget: serde_yaml::budget! { max_depth: MAX_DEPTH, max_nodes: MAX_NODES },
+        budget: serde_yaml::budget! { max_depth: MAX_DEPTH, flow_nesting_limit: MAX_DEPTH, max_nodes: MAX_NODES },
         strict_booleans: true,
         leading_zero_numbers_as_strings: true,
         underscored_numbers_as_strings: true,
@@ -122,15 +122,15 @@ impl Reader<'_> {
             Raw::Text(text) => Tree::Text(text),
             Raw::List(list) => {
                 let list: Vec<Node> = list.into_iter().map(|value| self.node(value)).collect();
-                span.end = list.iter().map(|node| node.span.end).fold(span.end, usize::max);
+                let end = list.iter().map(|node| node.span.end).fold(span.end, usize::max);
+                span.end = self.flow_end(span, end, ']');
                 Tree::List(list)
             }
             Raw::Map(entries) => {
                 let map = self.map(entries);
-                span.end = map
-                    .values()
-                    .map(|entry| entry.node.span.end.max(entry.key.end))
-                    .fold(span.end, usize::max);
+                let ends = map.values().map(|entry| entry.node.span.end.max(entry.key.end));
+                let end = ends.fold(span.end, usize::max);
+                span.end = self.flow_end(span, end, '}');
                 Tree::Map(map)
             }
         };
@@ -170,6 +170,18 @@ impl Reader<'_> {
         Span { file: self.file, start: self.offset + start, end: self.offset + trimmed }
     }
 
+    /// The end of a map or list in brackets: its closing bracket, when it follows its last part.
+    fn flow_end(&self, span: Span, end: usize, close: char) -> usize {
+        let inside = self.text.get(span.start - self.offset..).unwrap_or_default();
+        if !inside.starts_with(['{', '[']) {
+            return end;
+        }
+        let rest = self.text.get(end - self.offset..).unwrap_or_default();
+        let gap =
+            rest.len() - rest.trim_start_matches(|c: char| c.is_whitespace() || c == ',' || c == '"').len();
+        if rest[gap..].starts_with(close) { end + gap + 1 } else { end }
+    }
+
     /// The byte of the n-th character.
     fn nth(&self, n: usize) -> usize {
         self.text.char_indices().nth(n).map_or(self.text.len(), |(at, _)| at)
@@ -194,6 +206,20 @@ impl Reader<'_> {
                     &self.text[variable.start - self.offset..variable.end - self.offset]
                 ),
             );
+        }
+        // the parser points behind a tag and behind the line that starts a document
+        let before = &self.text[..span.start - self.offset];
+        let marker = match error {
+            Error::UnsupportedTag { tag, .. } => before.rfind(tag.as_str()).map(|at| (at, tag.len())),
+            Error::MultipleDocuments { .. } => before.rfind("\n---").map(|at| (at + 1, 3)),
+            Error::UnknownAnchor { .. } => {
+                let word = self.text[before.len()..].split([' ', ',', ']', '}', '\n', '\r']).next();
+                word.map(|word| (before.len(), word.len()))
+            }
+            _ => None,
+        };
+        if let Some((start, length)) = marker {
+            span = Span { start: self.offset + start, end: self.offset + start + length, ..span };
         }
         explain(error, span)
     }
@@ -245,7 +271,7 @@ pub fn too_deep(span: Span) -> Diagnostic {
 
 fn explain_scan(message: &str, span: Span) -> Diagnostic {
     let message = message.rfind(" at line ").map_or(message, |at| &message[..at]);
-    let known: [(&str, &str, &str); 9] = [
+    let known: [(&str, &str, &str); 10] = [
         ("tabs disallowed", "YAML is not indented with tabs", "use spaces"),
         ("recursion limit", "", ""),
         (
@@ -257,10 +283,15 @@ fn explain_scan(message: &str, span: Span) -> Diagnostic {
         (
             "did not find expected ',' or '}'",
             "expected `,` or `}`",
-            "is a `}` missing, or does a value need quotes?",
+            "is a `}` missing on a line above, or does a value need quotes?",
         ),
-        ("expected ',' or ']'", "expected `,` or `]`", "is a `]` missing, or does a value need quotes?"),
+        (
+            "expected ',' or ']'",
+            "expected `,` or `]`",
+            "is a `]` missing on a line above, or does a value need quotes?",
+        ),
         ("did not find expected key", "expected a key", "check the indentation"),
+        ("unclosed bracket", "this bracket is never closed", "add the closing bracket"),
         ("unclosed quote", "this quote is never closed", "add the closing quote"),
         (
             "unknown escape character",

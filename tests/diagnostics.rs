@@ -1,0 +1,83 @@
+//! Every broken scenario in `tests/bad/` beside what a user sees. A file dropped in there is a test;
+//! `SAGEBENCH_UPDATE=1` writes what is expected.
+//!
+//! The first line of a YAML file says whether an editor with the schema must show an error on the same line as we do:
+//! `# schema-error: yes` or `# schema-error: no`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use sagebench::scenario::render::{Render, render};
+use sagebench::scenario::{Options, load, read_file};
+
+/// What the user sees for a file: the validation that `sagebench validate` runs.
+fn validate(path: &Path) -> Result<(), String> {
+    let env = |name: &str| match name {
+        "SLOW" => Some("slow".to_owned()),
+        "EIGHT" => Some("8".to_owned()),
+        _ => None,
+    };
+    let options = Options { set: &[], env: &env, read: &read_file };
+    match load(path, &options) {
+        Ok(_) => Ok(()),
+        Err(failed) => Err(render(&failed.sources, &failed.diagnostics, Render::Text { color: false })),
+    }
+}
+
+fn broken() -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = fs::read_dir("tests/bad")
+        .expect("the folder of broken scenarios")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml" || extension == "toml"))
+        .collect();
+    paths.sort();
+    paths
+}
+
+#[test]
+fn every_broken_scenario_says_what_is_wrong() {
+    let update = std::env::var_os("SAGEBENCH_UPDATE").is_some();
+    let paths = broken();
+    assert!(paths.len() >= 45, "only {} broken scenarios", paths.len());
+    let mut wrong = Vec::new();
+    for path in paths {
+        let Err(shown) = validate(&path) else {
+            wrong.push(format!("{} is accepted", path.display()));
+            continue;
+        };
+        let expected =
+            path.with_extension(format!("{}.stderr", path.extension().unwrap_or_default().display()));
+        if update {
+            fs::write(&expected, &shown).expect("written");
+        }
+        let expected = fs::read_to_string(&expected).unwrap_or_default();
+        if expected != shown {
+            wrong.push(format!("{}\n--- expected\n{expected}--- found\n{shown}", path.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
+
+#[test]
+fn every_broken_yaml_says_what_an_editor_must_find() {
+    for path in
+        broken().into_iter().filter(|path| path.extension().is_some_and(|e| e == "yaml") && path.is_file())
+    {
+        let bytes = fs::read(&path).expect("readable");
+        let text = String::from_utf8_lossy(&bytes);
+        let first = text.trim_start_matches('\u{feff}').lines().next().unwrap_or_default();
+        let marked = first == "# schema-error: yes" || first == "# schema-error: no";
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        assert!(marked || ["empty", "binary"].contains(&name.as_str()), "{}: {first:?}", path.display());
+    }
+}
+
+#[test]
+fn no_expectation_is_left_without_its_scenario() {
+    for entry in fs::read_dir("tests/bad").expect("the folder") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_some_and(|extension| extension == "stderr") {
+            assert!(path.with_extension("").exists(), "{} belongs to nothing", path.display());
+        }
+    }
+}

@@ -81,3 +81,25 @@ fn no_expectation_is_left_without_its_scenario() {
         }
     }
 }
+
+#[test]
+fn the_editors_schema_refuses_what_is_marked_and_nothing_else() {
+    let validator =
+        jsonschema::validator_for(&sagebench::scenario::editor_schema()).expect("the schema compiles");
+    let mut wrong = Vec::new();
+    for path in broken() {
+        let Ok(text) = fs::read_to_string(&path) else { continue };
+        let text = text.trim_start_matches('\u{feff}');
+        let options = serde_yaml::options! { strict_booleans: true };
+        let parsed = serde_yaml::from_str_with_options::<serde_json::Value>(text, options);
+        let Some(value) = parsed.ok().filter(|value| !value.is_null()) else { continue };
+        let refused = !validator.is_valid(&value);
+        let Some(marked) = text.lines().next().and_then(|line| line.strip_prefix("# schema-error: ")) else {
+            continue;
+        };
+        if refused != (marked == "yes") {
+            wrong.push(format!("{}: marked {marked}, refused: {refused}", path.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

@@ -117,7 +117,7 @@ pub fn nearest<'a>(wrong: &str, candidates: impl IntoIterator<Item = &'a str>) -
 
 /// Puts diagnostics into the order of their places and removes those that repeat one at the same place.
 pub fn sort(diagnostics: &mut Vec<Diagnostic>) {
-    diagnostics.sort_by(|a, b| (a.span, a.severity).cmp(&(b.span, b.severity)));
+    diagnostics.sort_by_key(|diagnostic| (diagnostic.span, diagnostic.severity));
     let mut seen = HashSet::new();
     diagnostics.retain(|diagnostic| seen.insert((diagnostic.span, diagnostic.message.clone())));
 }

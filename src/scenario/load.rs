@@ -12,7 +12,7 @@ use super::found::Found;
 use super::node::Node;
 use super::source::{Place, Sources, Span};
 use super::types::Scenario;
-use super::{check, files, matrix, set, validate, variables};
+use super::{files, matrix, references, set, validate, variables};
 
 /// The coordinates of a matrix point: path suffix to value, in the order of the axes. Empty without a matrix.
 pub type Point = IndexMap<String, Value>;
@@ -200,12 +200,12 @@ fn checked(
     variables::replace(&mut tree, options.env, sources, found);
     set::apply(&mut tree, options.set, sources, found);
     files::relocate(&mut tree, sources, dir, options);
-    check::names(&tree, found);
+    references::names(&tree, found);
     matrix::apply_defaults(&mut tree, found);
     let families = matrix::expand(&mut tree, sources, found);
     let value = tree.to_json();
     validate::check(&tree, &value, found);
-    check::references(&tree, &value, &families, found);
+    references::check(&tree, &value, &families, found);
     if found.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error) {
         return None;
     }

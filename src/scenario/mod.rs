@@ -13,6 +13,7 @@ mod load;
 mod matrix;
 mod node;
 mod path;
+mod references;
 pub mod render;
 mod schema;
 mod set;
@@ -23,6 +24,7 @@ mod toml;
 mod types;
 mod validate;
 mod variables;
+mod words;
 mod yaml;
 
 pub use diagnostic::{Diagnostic, Label, Severity, nearest, sort};

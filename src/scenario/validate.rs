@@ -10,6 +10,7 @@ use super::load::unescape;
 use super::node::{Node, describe};
 use super::schema::{QUANTITIES, Quantity, STRICT};
 use super::source::Span;
+use super::words::{forms, kinds_note, no_such_word, plain_error, quantity_error};
 
 /// Reports everything that the schema forbids.
 pub fn check(tree: &Node, value: &Value, found: &mut Found) {
@@ -40,15 +41,18 @@ struct Checker<'a> {
 type Key = (Vec<String>, String);
 
 /// Where an error is: the node, its key, and how the user calls it.
-struct At {
-    path: Vec<String>,
-    span: Span,
-    key: Option<Span>,
+pub struct At {
+    /// The way to it.
+    pub path: Vec<String>,
+    /// Its place.
+    pub span: Span,
+    /// Its key's place, if it has a key.
+    pub key: Option<Span>,
 }
 
 impl At {
-    /// The last name on the way: `` `concurrency` ``, `item 2 of `rules``.
-    fn name(&self) -> String {
+    /// The last name on the way, quoted; of an item of a list, which one.
+    pub fn name(&self) -> String {
         let Some(last) = self.path.last() else { return "a scenario".into() };
         match (last.parse::<usize>(), self.path.len().checked_sub(2).map(|at| &self.path[at])) {
             (Ok(index), Some(list)) if self.key.is_none() => format!("item {} of `{list}`", index + 1),
@@ -85,12 +89,14 @@ fn schema_of(error: &ValidationError<'_>) -> &'static Value {
     STRICT.schema.pointer(parent).unwrap_or(&Value::Null)
 }
 
-fn resolved(schema: &'static Value) -> &'static Value {
+/// The schema behind a reference.
+pub fn resolved(schema: &'static Value) -> &'static Value {
     let target = schema.get("$ref").and_then(Value::as_str).and_then(|path| path.strip_prefix('#'));
     target.and_then(|path| STRICT.schema.pointer(path)).unwrap_or(schema)
 }
 
-fn quantity_of(schema: &Value) -> Option<&'static Quantity> {
+/// The quantity that a schema stands for.
+pub fn quantity_of(schema: &Value) -> Option<&'static Quantity> {
     QUANTITIES.iter().find(|quantity| {
         let format = schema.get("format").and_then(Value::as_str);
         format
@@ -100,7 +106,7 @@ fn quantity_of(schema: &Value) -> Option<&'static Quantity> {
 }
 
 /// The kind that a branch of a union stands for.
-fn kind_of(branch: &'static Value) -> Option<&'static str> {
+pub fn kind_of(branch: &'static Value) -> Option<&'static str> {
     resolved(branch).pointer("/properties/kind/const").and_then(Value::as_str)
 }
 
@@ -336,12 +342,6 @@ impl Checker<'_> {
     }
 }
 
-/// The kinds of a union, in words.
-fn kinds_note(branches: &'static [Value]) -> Option<String> {
-    let kinds: Vec<&str> = branches.iter().filter_map(kind_of).collect();
-    (!kinds.is_empty()).then(|| format!("`kind`: {}", kinds.join(", ")))
-}
-
 /// The branches of the union that stands at a path, found by walking schema and value together.
 fn union_at(path: &[String], root: &Value) -> Option<&'static [Value]> {
     let mut schema = &STRICT.schema;
@@ -384,118 +384,4 @@ fn accepts(schema: &Value, value: &Value) -> bool {
         Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).any(fits),
         _ => false,
     }
-}
-
-/// What the branches of a union look like, in words.
-fn forms(branches: &'static [Value]) -> Vec<String> {
-    let mut forms = Vec::new();
-    for branch in branches {
-        let schema = resolved(branch);
-        let form = if kind_of(branch).is_some() {
-            "a map with `kind`".to_owned()
-        } else if let Some(options) = schema.get("enum").and_then(Value::as_array) {
-            let words: Vec<String> =
-                options.iter().filter_map(Value::as_str).map(|word| format!("`{word}`")).collect();
-            words.join(" or ")
-        } else if let Some(quantity) = quantity_of(schema) {
-            format!("a {} such as {}", quantity.name.to_lowercase(), examples(schema))
-        } else {
-            type_words(schema)
-        };
-        if !forms.contains(&form) {
-            forms.push(form);
-        }
-    }
-    forms
-}
-
-fn examples(schema: &Value) -> String {
-    let list = schema.get("examples").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let words: Vec<String> = list
-        .iter()
-        .map(|example| example.as_str().map_or_else(|| example.to_string(), str::to_owned))
-        .collect();
-    words.join(" or ")
-}
-
-/// The types of a schema, in words.
-fn type_words(schema: &Value) -> String {
-    let word = |name: &str| match name {
-        "integer" => "a whole number",
-        "number" => "a number",
-        "string" => "a text",
-        "boolean" => "`true` or `false`",
-        "array" => "a list",
-        _ => "a map",
-    };
-    match schema.get("type") {
-        Some(Value::String(name)) => word(name).to_owned(),
-        Some(Value::Array(names)) => {
-            names.iter().filter_map(Value::as_str).map(word).collect::<Vec<_>>().join(" or ")
-        }
-        _ => "something else".into(),
-    }
-}
-
-fn no_such_word(instance: &Value, words: &[&str], at: &At) -> Diagnostic {
-    let list = words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
-    let message = format!("{} is one of {list}, not {}", at.name(), describe(instance));
-    Diagnostic::error(at.span, message).suggest(instance.as_str().unwrap_or_default(), words.iter().copied())
-}
-
-fn quantity_error(quantity: &Quantity, instance: &Value, at: &At) -> Diagnostic {
-    if let (Value::Number(number), [first, second]) = (instance, quantity.units) {
-        let message = format!("{} needs a unit: `{number}` has none", at.name());
-        return Diagnostic::error(at.span, message)
-            .help(format!("write {number}{first} or {number}{second}"));
-    }
-    let wrong_type = !(instance.is_string() || instance.is_number());
-    let problem = (quantity.parse)(instance.clone()).err().filter(|_| !wrong_type);
-    // parsers that take any JSON value show it as JSON
-    let written = instance.as_str().map(|text| (instance.to_string(), quote(text)));
-    let problem = problem.map(|problem| match &written {
-        Some((json, written)) => problem.replacen(json, written, 1),
-        None => problem,
-    });
-    let message = problem.unwrap_or_else(|| {
-        let schema = STRICT.schema.pointer(&format!("/$defs/{}", quantity.name)).unwrap_or(&Value::Null);
-        format!("{} must be written like {}, not {}", at.name(), examples(schema), describe(instance))
-    });
-    Diagnostic::error(at.span, message)
-}
-
-/// Errors of one keyword: the message, and help where there is some.
-fn plain_error(kind: &Kind, schema: &Value, instance: &Value, at: &At) -> (String, Option<String>) {
-    let name = at.name();
-    let found = describe(instance);
-    let message = match kind {
-        Kind::Type { .. } => format!("{name} must be {}, not {found}", type_words(schema)),
-        Kind::Minimum { limit } => format!("{name} must be at least {limit}, not {instance}"),
-        Kind::Maximum { limit } => format!("{name} must be at most {limit}, not {instance}"),
-        Kind::ExclusiveMinimum { limit } => format!("{name} must be more than {limit}, not {instance}"),
-        Kind::ExclusiveMaximum { limit } => format!("{name} must be less than {limit}, not {instance}"),
-        Kind::MinItems { limit } | Kind::MinProperties { limit } => {
-            let entries = if *limit == 1 { "entry" } else { "entries" };
-            format!("{name} needs at least {limit} {entries}")
-        }
-        Kind::MaxItems { limit } => format!("{name} has at most {limit} entries"),
-        Kind::MinLength { .. } => format!("{name} must not be empty"),
-        Kind::UniqueItems => format!("{name} has the same entry twice"),
-        Kind::Constant { expected_value } if name == "`version`" => {
-            let message = format!("this program reads version {expected_value} of the language, not {found}");
-            return (message, Some(format!("write `version: {expected_value}`")));
-        }
-        Kind::Constant { expected_value } => format!("{name} must be {expected_value}, not {found}"),
-        Kind::Enum { options } => {
-            let words: Vec<String> = options
-                .as_array()
-                .into_iter()
-                .flatten()
-                .map(|word| quote(word.as_str().unwrap_or("?")))
-                .collect();
-            format!("{name} is one of {}, not {found}", words.join(", "))
-        }
-        _ => format!("{name} does not fit: {found}"),
-    };
-    (message, None)
 }

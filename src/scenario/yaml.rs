@@ -177,8 +177,7 @@ impl Reader<'_> {
             return end;
         }
         let rest = self.text.get(end - self.offset..).unwrap_or_default();
-        let gap =
-            rest.len() - rest.trim_start_matches(|c: char| c.is_whitespace() || c == ',' || c == '"').len();
+        let gap = rest.len() - rest.trim_start_matches(|c: char| c.is_whitespace() || c == ',').len();
         if rest[gap..].starts_with(close) { end + gap + 1 } else { end }
     }
 

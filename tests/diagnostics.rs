@@ -7,10 +7,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use proptest::prelude::*;
 use sagebench::campaign::{Changes, Rejected, complete};
 use sagebench::scenario::render::{Render, render};
-use sagebench::scenario::{Format, Options, load, load_text, read_file};
+use sagebench::scenario::{Options, load, read_file};
 
 /// What the user sees for a file: the validation that `sagebench validate` runs.
 fn validate(path: &Path) -> Result<(), String> {
@@ -88,51 +87,24 @@ fn no_expectation_is_left_without_its_scenario() {
     }
 }
 
-/// What a load of any text ends in: a scenario or diagnostics, never a panic. What it says can be rendered in every format.
-fn load_any(text: &str, format: Format) {
-    let options = Options {
-        set: &[],
-        backend_chosen: false,
-        env: &|_| None,
-        read: &|_| Err(std::io::ErrorKind::NotFound.into()),
-    };
-    match load_text("any", text, format, Path::new("."), &options) {
-        Ok(_) => {}
-        Err(failed) => {
-            assert!(!failed.diagnostics.is_empty());
-            for format in [Render::Text { color: true }, Render::Json, Render::Github] {
-                assert!(!render(&failed.sources, &failed.diagnostics, format).is_empty());
-            }
+#[test]
+fn the_editors_schema_refuses_what_is_marked_and_nothing_else() {
+    let validator =
+        jsonschema::validator_for(&sagebench::scenario::editor_schema()).expect("the schema compiles");
+    let mut wrong = Vec::new();
+    for path in broken() {
+        let Ok(text) = fs::read_to_string(&path) else { continue };
+        let text = text.trim_start_matches('\u{feff}');
+        let options = serde_yaml::options! { strict_booleans: true };
+        let parsed = serde_yaml::from_str_with_options::<serde_json::Value>(text, options);
+        let Some(value) = parsed.ok().filter(|value| !value.is_null()) else { continue };
+        let refused = !validator.is_valid(&value);
+        let Some(marked) = text.lines().next().and_then(|line| line.strip_prefix("# schema-error: ")) else {
+            continue;
+        };
+        if refused != (marked == "yes") {
+            wrong.push(format!("{}: marked {marked}, refused: {refused}", path.display()));
         }
     }
-}
-
-proptest! {
-    #[test]
-    fn any_text_ends_in_a_message(text in "\\PC*") {
-        load_any(&text, Format::Yaml);
-        load_any(&text, Format::Toml);
-    }
-
-    /// A valid scenario with a piece cut out and another put in somewhere.
-    #[test]
-    fn a_mangled_scenario_ends_in_a_message(
-        cut in any::<(prop::sample::Index, prop::sample::Index)>(),
-        at in any::<prop::sample::Index>(),
-        piece in "[\\[\\]{}:,&*!|>#%@`'\"\\-\\n\\t a-z0-9.\u{e9}\u{4e2d}]{0,12}",
-        toml in any::<bool>(),
-    ) {
-        let (format, text) = if toml {
-            (Format::Toml, include_str!("../scenarios/year1.toml"))
-        } else {
-            (Format::Yaml, include_str!("../scenarios/year1.yaml"))
-        };
-        let mut chars: Vec<char> = text.chars().collect();
-        let (a, b) = (cut.0.index(chars.len()), cut.1.index(chars.len()));
-        // A short cut keeps most of the file, so that what follows the syntax is reached too.
-        chars.drain(a.min(b)..a.max(b).min(a.min(b) + 40));
-        let at = at.index(chars.len());
-        chars.splice(at..at, piece.chars());
-        load_any(&chars.into_iter().collect::<String>(), format);
-    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

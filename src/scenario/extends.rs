@@ -91,11 +91,11 @@ impl Reader<'_, '_> {
         });
         let Some(extends) = extends else { return Some(tree) };
         let (at, path) = (extends.node.span, extends.node.text().unwrap_or_default().to_owned());
-        let Some(base) = self.base(at, &path, chain) else {
-            self.found.incomplete = true;
-            return Some(tree);
-        };
-        Some(merge(base, tree))
+        if let Some(base) = self.base(at, &path, chain) {
+            return Some(merge(base, tree));
+        }
+        self.found.incomplete = true;
+        Some(tree)
     }
 
     /// The tree of a file that the text at `at` names.
@@ -180,7 +180,7 @@ fn decode(bytes: &[u8]) -> Result<String, String> {
     }
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let before = &bytes[..error.valid_up_to()];
-        let line = String::from_utf8_lossy(before).matches('\n').count() + 1;
+        let line = before.split(|byte| *byte == b'\n').count();
         let byte = bytes[error.valid_up_to()];
         format!("byte 0x{byte:02x} in line {line} is not UTF-8; save the file as UTF-8")
     })?;

@@ -12,7 +12,7 @@ use super::found::Found;
 use super::node::Node;
 use super::source::{Place, Sources, Span};
 use super::types::Scenario;
-use super::{check, files, matrix, set, validate, variables};
+use super::{files, matrix, references, set, validate, variables};
 
 /// The coordinates of a matrix point: path suffix to value, in the order of the axes. Empty without a matrix.
 pub type Point = IndexMap<String, Value>;
@@ -54,9 +54,9 @@ impl<'a> Options<'a> {
 }
 
 /// The largest file that is read as a scenario.
-pub const MAX_FILE: u64 = 4 << 20;
+pub const MAX_FILE: u64 = 8 << 20;
 
-/// Reads a file of at most 4 MiB and a byte, so that a device or a data file does not fill the memory.
+/// Reads a file of at most 8 MiB and a byte, so that a device or a data file does not fill the memory.
 pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     std::fs::File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
@@ -191,12 +191,12 @@ fn checked(
     variables::replace(&mut tree, options.env, sources, found);
     set::apply(&mut tree, options.set, sources, found);
     files::relocate(&mut tree, sources, dir, options);
-    check::names(&tree, found);
+    references::names(&tree, found);
     matrix::apply_defaults(&mut tree, found);
     let families = matrix::expand(&mut tree, sources, found);
     let value = tree.to_json();
     validate::check(&tree, &value, found);
-    check::references(&tree, &value, &families, options.backend_chosen, sources, found);
+    references::check(&tree, &value, &families, options.backend_chosen, sources, found);
     if found.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error) {
         return None;
     }

@@ -13,14 +13,18 @@ mod load;
 mod matrix;
 mod node;
 mod path;
+mod references;
 pub mod render;
 mod schema;
 mod set;
 mod source;
+#[cfg(test)]
+mod tests;
 mod toml;
 mod types;
 mod validate;
 mod variables;
+mod words;
 mod yaml;
 
 pub use diagnostic::{Diagnostic, Label, Severity, sort};

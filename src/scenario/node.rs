@@ -126,7 +126,7 @@ impl Node {
         }
     }
 
-    /// What it is, for messages: the text in backticks, or `a list`.
+    /// What it is, for messages: a list, the number 5.
     pub fn described(&self) -> String {
         describe(&self.to_json())
     }

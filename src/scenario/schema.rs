@@ -112,25 +112,31 @@ pub fn editor_schema() -> Value {
         }
         accept_variables(object);
     });
-    for quantity in ["Duration", "Rate", "Size", "Ratio", "Confidence", "Requests"] {
-        if let Some(definition) = definition(&mut schema, quantity)
-            && let Some(pattern) = definition.get("pattern").and_then(Value::as_str)
-        {
-            let either = format!("({pattern})|{VARIABLE}");
-            definition.insert("pattern".into(), either.into());
-        }
+    if let Some(definitions) = schema.get_mut("$defs").and_then(Value::as_object_mut) {
+        let variable = json!({
+            "type": "string",
+            "pattern": VARIABLE,
+            "description": "A variable of the environment, with a default if it may be unset.",
+            "examples": ["${NAME}", "${NAME:-default}"],
+        });
+        definitions.insert("Variable".into(), variable);
     }
     if let Some(root) = schema.as_object_mut() {
+        // ajv's strict mode wants the keys named where they are required
+        let named = |keys: &[&str]| -> Map<String, Value> {
+            keys.iter().map(|key| ((*key).into(), true.into())).collect()
+        };
+        let (extends, whole) = (["extends"], ["version", "backends", "workloads"]);
         // Linters that read each part strictly need to be told that the parts allow what the whole allows.
-        root.insert("if".into(), json!({ "not": { "required": ["extends"] }, "additionalProperties": true }));
-        let needed =
-            json!({ "required": ["version", "backends", "workloads"], "additionalProperties": true });
+        let absent = json!({ "properties": named(&extends), "required": extends });
+        root.insert("if".into(), json!({ "type": "object", "not": absent, "additionalProperties": true }));
+        let needed = json!({ "type": "object", "properties": named(&whole), "required": whole, "additionalProperties": true });
         root.insert("then".into(), needed);
     }
     schema
 }
 
-/// A text with a variable in it.
+/// The pattern of a text with a variable in it.
 const VARIABLE: &str = r"\$\{.*\}";
 
 fn definition<'a>(schema: &'a mut Value, name: &str) -> Option<&'a mut Map<String, Value>> {
@@ -144,7 +150,9 @@ fn each(schema: &mut Value, change: &mut impl FnMut(&mut Map<String, Value>)) {
         match key.as_str() {
             "properties" | "$defs" => {
                 if let Some(map) = value.as_object_mut() {
-                    map.values_mut().for_each(|schema| each(schema, change));
+                    for schema in map.values_mut() {
+                        each(schema, change);
+                    }
                 }
             }
             "oneOf" | "anyOf" | "allOf" => {
@@ -184,28 +192,48 @@ fn strip_null(object: &mut Map<String, Value>) {
     }
 }
 
-/// Wherever a scalar that is no plain text stands, a text with a variable may stand.
+/// Wherever a scalar that is no plain text stands, a text with a variable may stand; each type gets a branch of its own,
+/// since ajv's strict mode takes no list of types.
 fn accept_variables(object: &mut Map<String, Value>) {
+    let variable = json!({ "$ref": "#/$defs/Variable" });
     if let Some(Value::Array(branches)) = object.get_mut("anyOf") {
-        let choice =
-            branches.iter().all(|branch| branch.get("const").is_some() && branch.get("type").is_some());
-        if choice {
-            branches.push(json!({ "type": "string", "pattern": VARIABLE, "description": "A variable of the environment." }));
+        if branches.iter().all(|branch| branch.get("const").is_some() && branch.get("type").is_some()) {
+            branches.push(variable);
         }
         return;
     }
-    let is = |name: &str| object.get("type").is_some_and(|kind| kind == name);
-    if is("integer") || is("number") || is("boolean") {
-        if let Some(only) = object.remove("const") {
-            object.insert("enum".into(), json!([only]));
+    let types: Vec<String> = match object.get("type") {
+        Some(Value::String(name)) => vec![name.clone()],
+        Some(Value::Array(names)) => {
+            names.iter().filter_map(|name| name.as_str().map(str::to_owned)).collect()
         }
-        if object.contains_key("enum") {
-            return;
-        }
-        let own = object["type"].clone();
-        object.insert("type".into(), json!([own, "string"]));
-        object.insert("pattern".into(), VARIABLE.into());
+        _ => return,
+    };
+    let limited = object.contains_key("pattern") || object.contains_key("enum");
+    let scalar = types.iter().all(|name| ["integer", "number", "boolean"].contains(&name.as_str()));
+    let words = types.iter().all(|name| name == "string") && !limited;
+    let version = object.contains_key("const");
+    if version || words || (types.len() == 1 && !scalar && !limited) {
+        return;
     }
+    let mut branches: Vec<Value> = types.iter().map(|name| branch(object, name)).collect();
+    branches.push(variable);
+    object.retain(|key, _| ["description", "default", "examples"].contains(&key.as_str()));
+    object.insert("anyOf".into(), branches.into());
+}
+
+/// What a schema says about one of its types.
+fn branch(object: &Map<String, Value>, name: &str) -> Value {
+    let keywords: &[&str] = match name {
+        "integer" | "number" => &["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "enum"],
+        "string" => &["pattern", "minLength", "maxLength", "enum"],
+        "array" => &["items", "minItems", "maxItems", "uniqueItems"],
+        _ => &[],
+    };
+    let own = object.iter().filter(|(key, _)| keywords.contains(&key.as_str()));
+    let mut branch = Map::from_iter([("type".to_owned(), Value::from(name))]);
+    branch.extend(own.map(|(key, value)| (key.clone(), value.clone())));
+    Value::Object(branch)
 }
 
 /// Removes `required` wherever `extends` or `defaults` may supply what is missing: everywhere but inside lists, which are
@@ -301,7 +329,7 @@ mod tests {
             Value::Object(object) => {
                 if let Some(Value::Object(properties)) = object.get("properties") {
                     for (key, value) in properties {
-                        if value.get("description").is_none() {
+                        if value != true && value.get("description").is_none() {
                             bare.push(format!("{path}/{key}"));
                         }
                     }

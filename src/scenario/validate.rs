@@ -10,12 +10,21 @@ use super::load::unescape;
 use super::node::{Node, describe};
 use super::schema::{QUANTITIES, Quantity, STRICT};
 use super::source::Span;
+use super::words::{forms, kinds_note, no_such_word, plain_error, quantity_error};
+use crate::nearest::nearest;
 
 /// Reports everything that the schema forbids.
 pub fn check(tree: &Node, value: &Value, found: &mut Found) {
-    let mut checker = Checker { tree, root: value, found };
+    let mut checker = Checker { tree, root: value, found, slips: Vec::new(), missing: Vec::new() };
     for error in STRICT.validator.iter_errors(value) {
         checker.explain(&error);
+    }
+    // a key that was misspelt is not missing as well
+    let Checker { slips, missing, .. } = checker;
+    for (place, diagnostic) in missing {
+        if !slips.contains(&place) && !found.knows(diagnostic.span) {
+            found.push(diagnostic);
+        }
     }
 }
 
@@ -23,18 +32,28 @@ struct Checker<'a> {
     tree: &'a Node,
     root: &'a Value,
     found: &'a mut Found,
+    /// Misspelt keys: the map's path, and what was meant.
+    slips: Vec<Key>,
+    /// Missing keys, and what to say about each.
+    missing: Vec<(Key, Diagnostic)>,
 }
 
+/// A map's path and one of its keys.
+type Key = (Vec<String>, String);
+
 /// Where an error is: the node, its key, and how the user calls it.
-struct At {
-    path: Vec<String>,
-    span: Span,
-    key: Option<Span>,
+pub struct At {
+    /// The way to it.
+    pub path: Vec<String>,
+    /// Its place.
+    pub span: Span,
+    /// Its key's place, if it has a key.
+    pub key: Option<Span>,
 }
 
 impl At {
-    /// The last name on the way, in backticks: a key, or an item's number and its list.
-    fn name(&self) -> String {
+    /// The last name on the way, quoted; of an item of a list, which one.
+    pub fn name(&self) -> String {
         let Some(last) = self.path.last() else { return "a scenario".into() };
         match (last.parse::<usize>(), self.path.len().checked_sub(2).map(|at| &self.path[at])) {
             (Ok(index), Some(list)) if self.key.is_none() => format!("item {} of `{list}`", index + 1),
@@ -42,9 +61,22 @@ impl At {
         }
     }
 
+    /// The workload that this is, if it is one.
+    fn workload(&self) -> Option<&str> {
+        match self.path.as_slice() {
+            [group, name] if group == "workloads" => Some(family(name)),
+            _ => None,
+        }
+    }
+
     fn key_or_value(&self) -> Span {
         self.key.unwrap_or(self.span)
     }
+}
+
+/// A workload's name without the coordinates of a matrix.
+fn family(name: &str) -> &str {
+    name.split('@').next().unwrap_or(name)
 }
 
 fn steps(pointer: &str) -> Vec<String> {
@@ -58,12 +90,14 @@ fn schema_of(error: &ValidationError<'_>) -> &'static Value {
     STRICT.schema.pointer(parent).unwrap_or(&Value::Null)
 }
 
-fn resolved(schema: &'static Value) -> &'static Value {
+/// The schema behind a reference.
+pub fn resolved(schema: &'static Value) -> &'static Value {
     let target = schema.get("$ref").and_then(Value::as_str).and_then(|path| path.strip_prefix('#'));
     target.and_then(|path| STRICT.schema.pointer(path)).unwrap_or(schema)
 }
 
-fn quantity_of(schema: &Value) -> Option<&'static Quantity> {
+/// The quantity that a schema stands for.
+pub fn quantity_of(schema: &Value) -> Option<&'static Quantity> {
     QUANTITIES.iter().find(|quantity| {
         let format = schema.get("format").and_then(Value::as_str);
         format
@@ -73,7 +107,7 @@ fn quantity_of(schema: &Value) -> Option<&'static Quantity> {
 }
 
 /// The kind that a branch of a union stands for.
-fn kind_of(branch: &'static Value) -> Option<&'static str> {
+pub fn kind_of(branch: &'static Value) -> Option<&'static str> {
     resolved(branch).pointer("/properties/kind/const").and_then(Value::as_str)
 }
 
@@ -147,9 +181,12 @@ impl Checker<'_> {
             .unwrap_or_default();
         let owner = match kind_of(schema) {
             Some(kind) => format!("`kind: {kind}`"),
-            None if at.path.is_empty() => "a scenario".into(),
+            None if at.workload().is_some() => "a workload".into(),
             None => at.name(),
         };
+        if let Some(meant) = nearest(key, known.iter().copied()) {
+            self.slips.push((at.path.clone(), meant.to_owned()));
+        }
         let mut diagnostic = Diagnostic::error(span, format!("unknown key {} in {owner}", quote(key)))
             .suggest(key, known.iter().copied());
         if diagnostic.help.is_empty()
@@ -180,7 +217,7 @@ impl Checker<'_> {
         let (owner, span, help) = match path.as_slice() {
             [] => ("the scenario".to_owned(), at.span, None),
             ["workloads", name] => (
-                format!("the workload {}", quote(name)),
+                format!("the workload {}", quote(family(name))),
                 at.key_or_value(),
                 Some("write it there, or in `defaults` for all workloads"),
             ),
@@ -196,11 +233,12 @@ impl Checker<'_> {
         if property == "version" {
             diagnostic = diagnostic.help("write `version: 1`");
         }
-        let property = resolved(&schema["properties"][property]);
-        if let Some(description) = schema_description(property) {
-            diagnostic = diagnostic.note(description);
+        let description = schema["properties"][property].get("description").and_then(Value::as_str);
+        if let Some(first) = description.and_then(|text| text.split(". ").next()) {
+            let first = first.replace('\n', " ");
+            diagnostic = diagnostic.note(format!("`{property}`: {}", first.trim_end_matches('.')));
         }
-        self.push(diagnostic);
+        self.missing.push(((at.path.clone(), property.to_owned()), diagnostic));
     }
 
     fn union(&mut self, error: &ValidationError<'_>, context: &[Vec<ValidationError<'static>>], at: &At) {
@@ -233,8 +271,15 @@ impl Checker<'_> {
             _ => branches.iter().position(|branch| accepts(resolved(branch), instance)),
         };
         if let Some(errors) = chosen.and_then(|chosen| context.get(chosen)) {
+            let before = self.found.diagnostics.len();
             for error in errors {
                 self.explain(error);
+            }
+            if !instance.is_object()
+                && let (Some(kinds), Some(first)) =
+                    (kinds_note(branches), self.found.diagnostics.get_mut(before))
+            {
+                first.notes.push(format!("or a map with {kinds}"));
             }
             return;
         }
@@ -245,7 +290,14 @@ impl Checker<'_> {
         }
         let forms: Vec<String> = forms(branches);
         let message = format!("{} must be {}, not {}", at.name(), forms.join(" or "), describe(instance));
-        self.push(Diagnostic::error(at.span, message));
+        let mut diagnostic = Diagnostic::error(at.span, message);
+        if let Some(word) = instance.as_str()
+            && branches.iter().any(|branch| kind_of(branch) == Some(word))
+        {
+            diagnostic = diagnostic.help(format!("write `{{ kind: {word}, .. }}`"));
+        }
+        diagnostic.notes.extend(kinds_note(branches));
+        self.push(diagnostic);
     }
 
     fn no_kind(&mut self, at: &At, kinds: &[&str], map: &serde_json::Map<String, Value>) {
@@ -291,23 +343,6 @@ impl Checker<'_> {
     }
 }
 
-fn schema_description(schema: &Value) -> Option<String> {
-    let text = schema.get("description")?.as_str()?;
-    let first = text.split(". ").next()?.replace('\n', " ");
-    Some(format!("it says: {}", first.trim_end_matches('.').to_lowercase_first()))
-}
-
-trait LowercaseFirst {
-    fn to_lowercase_first(&self) -> String;
-}
-
-impl LowercaseFirst for str {
-    fn to_lowercase_first(&self) -> String {
-        let mut chars = self.chars();
-        chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
-    }
-}
-
 /// The branches of the union that stands at a path, found by walking schema and value together.
 fn union_at(path: &[String], root: &Value) -> Option<&'static [Value]> {
     let mut schema = &STRICT.schema;
@@ -350,112 +385,4 @@ fn accepts(schema: &Value, value: &Value) -> bool {
         Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).any(fits),
         _ => false,
     }
-}
-
-/// What the branches of a union look like, in words.
-fn forms(branches: &'static [Value]) -> Vec<String> {
-    let mut forms = Vec::new();
-    for branch in branches {
-        let schema = resolved(branch);
-        let form = if kind_of(branch).is_some() {
-            "a map with `kind`".to_owned()
-        } else if let Some(options) = schema.get("enum").and_then(Value::as_array) {
-            let words: Vec<String> =
-                options.iter().filter_map(Value::as_str).map(|word| format!("`{word}`")).collect();
-            words.join(" or ")
-        } else if let Some(quantity) = quantity_of(schema) {
-            format!("a {} such as {}", quantity.name.to_lowercase(), examples(schema))
-        } else {
-            type_words(schema)
-        };
-        if !forms.contains(&form) {
-            forms.push(form);
-        }
-    }
-    forms
-}
-
-fn examples(schema: &Value) -> String {
-    let list = schema.get("examples").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let words: Vec<String> = list
-        .iter()
-        .map(|example| example.as_str().map_or_else(|| example.to_string(), str::to_owned))
-        .collect();
-    words.join(" or ")
-}
-
-/// The types of a schema, in words.
-fn type_words(schema: &Value) -> String {
-    let word = |name: &str| match name {
-        "integer" => "a whole number",
-        "number" => "a number",
-        "string" => "a text",
-        "boolean" => "`true` or `false`",
-        "array" => "a list",
-        _ => "a map",
-    };
-    match schema.get("type") {
-        Some(Value::String(name)) => word(name).to_owned(),
-        Some(Value::Array(names)) => {
-            names.iter().filter_map(Value::as_str).map(word).collect::<Vec<_>>().join(" or ")
-        }
-        _ => "something else".into(),
-    }
-}
-
-fn no_such_word(instance: &Value, words: &[&str], at: &At) -> Diagnostic {
-    let list = words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
-    let message = format!("{} is one of {list}, not {}", at.name(), describe(instance));
-    Diagnostic::error(at.span, message).suggest(instance.as_str().unwrap_or_default(), words.iter().copied())
-}
-
-fn quantity_error(quantity: &Quantity, instance: &Value, at: &At) -> Diagnostic {
-    if let (Value::Number(number), [first, second]) = (instance, quantity.units) {
-        let message = format!("{} needs a unit: `{number}` has none", at.name());
-        return Diagnostic::error(at.span, message)
-            .help(format!("write {number}{first} or {number}{second}"));
-    }
-    let wrong_type = !(instance.is_string() || instance.is_number());
-    let problem = (quantity.parse)(instance.clone()).err().filter(|_| !wrong_type);
-    let message = problem.unwrap_or_else(|| {
-        let schema = STRICT.schema.pointer(&format!("/$defs/{}", quantity.name)).unwrap_or(&Value::Null);
-        format!("{} must be written like {}, not {}", at.name(), examples(schema), describe(instance))
-    });
-    Diagnostic::error(at.span, message)
-}
-
-/// Errors of one keyword: the message, and help where there is some.
-fn plain_error(kind: &Kind, schema: &Value, instance: &Value, at: &At) -> (String, Option<String>) {
-    let name = at.name();
-    let found = describe(instance);
-    let message = match kind {
-        Kind::Type { .. } => format!("{name} must be {}, not {found}", type_words(schema)),
-        Kind::Minimum { limit } => format!("{name} must be at least {limit}, not {instance}"),
-        Kind::Maximum { limit } => format!("{name} must be at most {limit}, not {instance}"),
-        Kind::ExclusiveMinimum { limit } => format!("{name} must be more than {limit}, not {instance}"),
-        Kind::ExclusiveMaximum { limit } => format!("{name} must be less than {limit}, not {instance}"),
-        Kind::MinItems { limit } | Kind::MinProperties { limit } => {
-            let entries = if *limit == 1 { "entry" } else { "entries" };
-            format!("{name} needs at least {limit} {entries}")
-        }
-        Kind::MaxItems { limit } => format!("{name} has at most {limit} entries"),
-        Kind::MinLength { .. } => format!("{name} must not be empty"),
-        Kind::UniqueItems => format!("{name} has the same entry twice"),
-        Kind::Constant { expected_value } if name == "`version`" => {
-            let message = format!("this program reads version {expected_value} of the language, not {found}");
-            return (message, Some(format!("write `version: {expected_value}`")));
-        }
-        Kind::Constant { expected_value } => format!("{name} must be {expected_value}, not {found}"),
-        Kind::Enum { options } => {
-            let words: Vec<String> = options
-                .as_array()
-                .into_iter()
-                .flatten()
-                .map(|word| quote(word.as_str().unwrap_or("?")))
-                .collect();
-            format!("{name} is one of {}, not {found}", words.join(", "))
-        }
-        _ => format!("{name} does not fit: {found}"),
-    };
-    (message, None)
 }

@@ -14,15 +14,15 @@ use super::source::{FileId, Span};
 
 /// Values that one file may hold once its aliases are expanded.
 const MAX_NODES: usize = 100_000;
-/// How deep values may nest.
-pub const MAX_DEPTH: usize = 32;
+/// How deep values may nest. A scenario needs about twelve levels; a thread of 2 MiB has to hold this many.
+pub const MAX_DEPTH: usize = 24;
 
 /// Reads a text. `offset` is where it starts in its source, for arguments of which only a part is YAML.
 ///
 /// Equal keys in one map are each reported and the first one is kept. A syntax error ends the reading with `None`.
 pub fn read(file: FileId, text: &str, offset: usize, found: &mut Vec<Diagnostic>) -> Option<Node> {
     let options = serde_yaml::options! {
-        budget: serde_yaml::budget! { max_depth: MAX_DEPTH, max_nodes: MAX_NODES },
+        budget: serde_yaml::budget! { max_depth: MAX_DEPTH, flow_nesting_limit: MAX_DEPTH, max_nodes: MAX_NODES },
         strict_booleans: true,
         leading_zero_numbers_as_strings: true,
         underscored_numbers_as_strings: true,
@@ -177,8 +177,7 @@ impl Reader<'_> {
             return end;
         }
         let rest = self.text.get(end - self.offset..).unwrap_or_default();
-        let gap =
-            rest.len() - rest.trim_start_matches(|c: char| c.is_whitespace() || c == ',' || c == '"').len();
+        let gap = rest.len() - rest.trim_start_matches(|c: char| c.is_whitespace() || c == ',').len();
         if rest[gap..].starts_with(close) { end + gap + 1 } else { end }
     }
 

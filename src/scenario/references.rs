@@ -1,0 +1,183 @@
+//! Names: legal where they are given, known where they are used.
+
+use serde_json::Value;
+
+use super::check::{Part, below};
+use super::diagnostic::{Diagnostic, quote};
+use super::found::Found;
+use super::load::Family;
+use super::node::Node;
+use super::source::Sources;
+use super::types::Workload;
+use crate::backend::config::Backend;
+
+/// Names of workloads and backends, as they are written.
+pub fn names(tree: &Node, found: &mut Found) {
+    for group in ["workloads", "backends"] {
+        let Some(map) = tree.get(group).and_then(|entry| entry.node.map()) else { continue };
+        for (name, entry) in map {
+            let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_.-".contains(c);
+            if !name.is_empty() && name.chars().all(legal) {
+                continue;
+            }
+            let better: String =
+                name.trim().to_lowercase().chars().map(|c| if legal(c) { c } else { '_' }).collect();
+            let mut diagnostic = Diagnostic::error(entry.key, format!("{} is no name", quote(name)))
+                .note("a name is made of lower-case letters, digits, `_`, `.` and `-`");
+            if better.chars().any(|c| c.is_ascii_alphanumeric()) {
+                diagnostic = diagnostic.help(format!("write `{better}`"));
+            }
+            found.push(diagnostic);
+        }
+    }
+}
+
+/// Checks an expanded tree. Parts that the schema already refused are left out.
+pub fn check(
+    tree: &Node,
+    value: &Value,
+    families: &indexmap::IndexMap<String, Family>,
+    backend_chosen: bool,
+    sources: &Sources,
+    found: &mut Found,
+) {
+    if found.incomplete {
+        return;
+    }
+    let keys = |group: &str| -> Vec<&str> {
+        value[group].as_object().map(|map| map.keys().map(String::as_str).collect()).unwrap_or_default()
+    };
+    let mut workloads: Vec<&str> = families.values().map(|family| family.name.as_str()).collect();
+    workloads.dedup();
+    let points = families.keys().map(String::as_str).filter(|name| !workloads.contains(name)).collect();
+    let names = Names { workloads, points, backends: keys("backends") };
+    let mut checker = Checker { tree, names, sources, found };
+    checker.chosen_backends(value, backend_chosen);
+    checker.rules(value);
+    checker.slo(&["slo"], &value["slo"]);
+    for name in keys("backends") {
+        checker.fault_workloads(&value["backends"][name], name);
+        if let Ok(Backend::Mock(mock)) = serde_json::from_value(value["backends"][name].clone()) {
+            checker.at(&["backends", name]).mock(&mock);
+        }
+    }
+    for name in keys("workloads") {
+        checker.slo(&["workloads", name, "slo"], &value["workloads"][name]["slo"]);
+        if let Ok(workload) = serde_json::from_value::<Workload>(value["workloads"][name].clone()) {
+            checker.at(&["workloads", name]).workload(&workload);
+        }
+    }
+}
+
+struct Names<'a> {
+    workloads: Vec<&'a str>,
+    points: Vec<&'a str>,
+    backends: Vec<&'a str>,
+}
+
+struct Checker<'a> {
+    tree: &'a Node,
+    names: Names<'a>,
+    sources: &'a Sources,
+    found: &'a mut Found,
+}
+
+impl Checker<'_> {
+    fn at<'b>(&'b mut self, path: &[&str]) -> Part<'b> {
+        let (mut node, mut key) = (Some(self.tree), None);
+        for step in path {
+            (node, key) = below(node, step);
+        }
+        Part { node, key, found: self.found }
+    }
+
+    fn chosen_backends(&mut self, value: &Value, elsewhere: bool) {
+        let names = self.names.backends.clone();
+        match &value["backend"] {
+            Value::Null if names.len() > 1 && !elsewhere => {
+                let span = self.at(&["backends"]).key;
+                self.found.push(
+                    Diagnostic::error(span, "several backends, and none is chosen")
+                        .help(format!("write `backend: {}`, or a list of names", names[0])),
+                );
+            }
+            Value::String(name) => self.backend(&["backend"], name),
+            Value::Array(list) => {
+                for (index, name) in list.iter().enumerate() {
+                    self.backend(&["backend", &index.to_string()], name.as_str().unwrap_or_default());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn backend(&mut self, path: &[&str], name: &str) {
+        let names = self.names.backends.clone();
+        if !names.contains(&name) {
+            self.at(path).stranger("backend", name, &names);
+        }
+    }
+
+    fn workload(&mut self, path: &[&str], name: &str) {
+        if self.names.workloads.contains(&name) || self.names.points.contains(&name) {
+            return;
+        }
+        let names = self.names.workloads.clone();
+        self.at(path).stranger("workload", name, &names);
+    }
+
+    fn rules(&mut self, value: &Value) {
+        let rules = value["gates"]["rules"].as_array().map(Vec::as_slice).unwrap_or_default();
+        for (index, rule) in rules.iter().enumerate() {
+            let index = index.to_string();
+            match rule {
+                Value::String(text) => self.rule_text(&["gates", "rules", &index], text),
+                rule => {
+                    let text = rule["rule"].as_str().unwrap_or_default();
+                    self.rule_text(&["gates", "rules", &index, "rule"], text);
+                }
+            }
+            for (group, key) in [(true, "workloads"), (false, "backends")] {
+                for (at, name) in rule[key].as_array().into_iter().flatten().enumerate() {
+                    let (at, name) = (at.to_string(), name.as_str().unwrap_or_default());
+                    let path = ["gates", "rules", &index, key, &at];
+                    if group { self.workload(&path, name) } else { self.backend(&path, name) }
+                }
+            }
+        }
+    }
+
+    /// What is wrong with a rule whatever the plan is, told together with everything else.
+    fn rule_text(&mut self, path: &[&str], text: &str) {
+        let Some(node) = self.tree.at(path.iter().copied()).filter(|_| !text.is_empty()) else { return };
+        let Err(errors) = crate::rule::parse(text) else { return };
+        for error in errors {
+            let span = node.part_of_text(self.sources, error.at);
+            self.found.push(Diagnostic::error(span, error.message).help(error.help));
+        }
+    }
+
+    /// The same for the limits of an SLO.
+    fn slo(&mut self, path: &[&str], limits: &Value) {
+        for (index, limit) in limits.as_array().into_iter().flatten().enumerate() {
+            let (index, text) = (index.to_string(), limit.as_str().unwrap_or_default());
+            let at: Vec<&str> = path.iter().copied().chain([index.as_str()]).collect();
+            let Some(node) = self.tree.at(at).filter(|_| !text.is_empty()) else { continue };
+            if let Err(error) = crate::rule::condition(text) {
+                let span = node.part_of_text(self.sources, error.at);
+                self.found.push(Diagnostic::error(span, error.message).help(error.help));
+            }
+        }
+    }
+
+    fn fault_workloads(&mut self, backend: &Value, name: &str) {
+        for (index, fault) in backend["faults"].as_array().into_iter().flatten().enumerate() {
+            if let Some(workload) = fault["match"]["workload"].as_str() {
+                self.workload(
+                    &["backends", name, "faults", &index.to_string(), "match", "workload"],
+                    workload,
+                );
+            }
+        }
+    }
+}

@@ -178,8 +178,11 @@ proptest! {
                 wanted.remove(id);
             }
             scheduler.check().map_err(TestCaseError::fail)?;
+            let ran = scheduler.running();
             let Some(step) = scheduler.next_step().map_err(|stuck| TestCaseError::fail(stuck.to_string()))? else { break };
             prop_assert!(step.tokens <= tokens && step.sequences.len() <= sequences as usize);
+            let preempted = step.preemptions as usize;
+            prop_assert!(preempted == 0 || scheduler.running() + preempted == ran, "admitted beside a preemption");
             scheduler.check().map_err(TestCaseError::fail)?;
             let mut out = Vec::new();
             scheduler.finish_step(|s| law.accepted(s.seed, s.position, s.drafts), |emission| out.push(emission));

@@ -1,9 +1,11 @@
 //! The batched mock against closed forms, and against a real run: vLLM 0.19 serving Llama-3.1-8B on an RTX 4090, 300 requests,
 //! the KV cache full, some 230 preemptions. Those measurements are not part of this repository: see `SAGEBENCH_TRACES`.
 
+mod real;
+
 use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use sagebench::campaign::{CellStart, Changes, Folder, Progress, Settings, conduct, prepare};
 use sagebench::run::Stop;
@@ -154,19 +156,6 @@ fn speculation_and_a_full_cache_are_counted() {
     assert!(results.run["warnings"][0].as_str().unwrap().contains("never checked end to end"));
 }
 
-fn folder() -> Option<PathBuf> {
-    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/traces");
-    let folder = std::env::var_os("SAGEBENCH_TRACES").map_or_else(beside, PathBuf::from);
-    if folder.is_dir() {
-        return Some(folder);
-    }
-    eprintln!(
-        "the run of vLLM was not replayed: there is no folder {}; set SAGEBENCH_TRACES",
-        folder.display()
-    );
-    None
-}
-
 fn measured(folder: &Path) -> Vec<Times> {
     let rows = rows(&folder.join("llmservingsim/RTX4090/requests.jsonl"));
     let at = |row: &Value, name: &str| row[name].as_f64().unwrap();
@@ -245,7 +234,7 @@ fn mean_error(model: &[Times], real: &[Times], of: fn(Times) -> f64) -> f64 {
 
 #[test]
 fn a_real_run_of_vllm_is_predicted() {
-    let Some(folder) = folder() else { return };
+    let Some(folder) = real::folder("the run of vLLM") else { return };
     let real = measured(&folder);
     let unfitted = modelled(&folder, &real, 3.0);
     let error = mape(&unfitted, &real, 0, 1);

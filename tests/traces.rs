@@ -1,22 +1,16 @@
 //! Replays of real traces, which are not part of this repository. Their folder comes from `SAGEBENCH_TRACES`, else it
 //! stands beside the crate. Without the folder the tests say that they did not run; a folder without the file fails.
 
-use std::path::{Path, PathBuf};
+mod real;
+
+use std::path::Path;
 
 use indexmap::IndexMap;
 use sagebench::plan::{self, PromptRecipe, Recipe};
 use sagebench::scenario::Scenario;
 use sagebench::tokenizer::{Mock, Tokenizer};
 
-fn folder(test: &str) -> Option<PathBuf> {
-    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/traces");
-    let folder = std::env::var_os("SAGEBENCH_TRACES").map_or_else(beside, PathBuf::from);
-    if !folder.is_dir() {
-        eprintln!("{test} did not run: there is no folder {}; set SAGEBENCH_TRACES", folder.display());
-        return None;
-    }
-    Some(folder)
-}
+use real::folder;
 
 fn replay(folder: &Path, prompt: &str) -> Vec<Recipe> {
     let text = format!(

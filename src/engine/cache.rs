@@ -193,8 +193,9 @@ impl KvCache {
     }
 
     /// Enters the sequence's full blocks in the index, as far as its first `computed` tokens are computed and their
-    /// content is known. A block whose content another block already holds stays without a hash. Says whether the index
-    /// has changed.
+    /// content is known. A block whose content a block in use already holds stays without a hash; from a free block it
+    /// takes the place in the index over, so that the last block of a prompt that is computed again lives as long as the
+    /// blocks before it. Says whether the index has changed in length.
     pub fn publish(&mut self, table: &mut BlockTable, computed: u32) -> bool {
         if !self.reuse {
             return false;
@@ -204,6 +205,10 @@ impl KvCache {
         while table.published < full {
             let (block, hash) = (table.blocks[table.published], table.hashes[table.published]);
             if self.index.publish(hash, block) {
+                self.pool.set_hash(block, hash);
+            } else if let Some(other) = self.index.get(hash).filter(|other| self.pool.is_free(*other)) {
+                self.pool.clear_hash(other);
+                self.index.replace(hash, block);
                 self.pool.set_hash(block, hash);
             }
             table.published += 1;
@@ -285,6 +290,24 @@ mod tests {
         cache.admit(&mut first, 8).unwrap();
         cache.publish(&mut first, 8);
         assert_eq!(cache.admit(&mut table(&[3, 2]), 12).unwrap().hit_tokens, 0);
+    }
+
+    #[test]
+    fn of_two_equal_blocks_the_one_in_use_is_found_longest() {
+        let mut cache = KvCache::new(4, 4, true);
+        let mut first = table(&[1]);
+        cache.admit(&mut first, 4).unwrap();
+        cache.publish(&mut first, 4);
+        cache.release(&mut first);
+        // The same prompt again: its last token has to be computed, so its only block is computed anew.
+        let mut again = table(&[1]);
+        assert_eq!(cache.admit(&mut again, 4), Some(Admission { hit_tokens: 0, evictions: 0 }));
+        assert!(!cache.publish(&mut again, 4), "nothing more can be found than before");
+        // All other blocks are taken, the first copy among them.
+        assert_eq!(cache.admit(&mut table(&[]), 12), Some(Admission { hit_tokens: 0, evictions: 0 }));
+        cache.release(&mut again);
+        assert_eq!(cache.admit(&mut table(&[1]), 5), None);
+        assert_eq!(cache.lookup(&table(&[1]), 4).tokens, 4, "the fresh copy is still found");
     }
 
     #[test]

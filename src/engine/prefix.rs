@@ -30,6 +30,11 @@ impl PrefixIndex {
         *self.0.entry(hash).or_insert(block) == block
     }
 
+    /// Lets another block stand for content that is already entered.
+    pub fn replace(&mut self, hash: BlockHash, block: BlockId) {
+        self.0.insert(hash, block);
+    }
+
     /// Forgets a block whose content is dropped.
     pub fn forget(&mut self, hash: BlockHash) {
         self.0.remove(&hash);

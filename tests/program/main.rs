@@ -4,6 +4,8 @@ mod commands;
 mod common;
 mod contract;
 mod interruption;
+#[path = "../real/mod.rs"]
+mod real;
 mod replay;
 mod scenarios;
 mod verdicts;

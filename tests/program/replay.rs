@@ -1,28 +1,14 @@
 //! Real traces through the whole program: every request has a record, and is sent when the trace says.
 
 use std::fs;
-use std::path::PathBuf;
 
 use crate::common::run;
+use crate::real::folder;
 use serde_json::Value;
-
-/// The folder of real traces; `None` when there is none on this machine.
-fn traces() -> Option<PathBuf> {
-    let folder = std::env::var_os("SAGEBENCH_TRACES")
-        .map_or_else(|| crate::common::repo("../shared/traces"), PathBuf::from);
-    if folder.is_dir() {
-        return Some(folder);
-    }
-    eprintln!(
-        "not run: {} does not exist; set SAGEBENCH_TRACES to the folder of real traces",
-        folder.display()
-    );
-    None
-}
 
 /// Plays a trace on the mock and returns (due, sent, prompt tokens, output tokens) of every request, in order.
 fn replay(file: &str, format: &str, extra: &str) -> Option<Vec<(f64, f64, u64, u64)>> {
-    let path = traces()?.join(file).canonicalize().unwrap();
+    let path = folder("a replay")?.join(file).canonicalize().unwrap();
     let dir = tempfile::tempdir().unwrap();
     let scenario = format!(
         "version: 1
@@ -61,7 +47,7 @@ fn mooncake_is_sent_as_recorded() {
         else {
             return;
         };
-        let text = fs::read_to_string(traces().unwrap().join("mooncake").join(file)).unwrap();
+        let text = fs::read_to_string(folder("a replay").unwrap().join("mooncake").join(file)).unwrap();
         let rows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!((played.len(), rows.len()), (1000, 1000));
         let first = rows[0]["timestamp"].as_f64().unwrap();
@@ -78,7 +64,7 @@ fn azure_is_sent_as_recorded() {
     for name in ["conv", "code"] {
         let file = format!("AzureLLMInferenceTrace_{name}_2000.csv");
         let Some(played) = replay(&format!("azure/{file}"), "azure", "") else { return };
-        let text = fs::read_to_string(traces().unwrap().join("azure").join(file)).unwrap();
+        let text = fs::read_to_string(folder("a replay").unwrap().join("azure").join(file)).unwrap();
         // `2023-11-16 18:17:03.9799600`: tenths of a microsecond within the day.
         let tenths = |line: &str| -> u64 {
             let (time, _) = line.split_once(',').unwrap();

@@ -236,9 +236,9 @@ fn mean_error(model: &[Times], real: &[Times], of: fn(Times) -> f64) -> f64 {
 fn a_real_run_of_vllm_is_predicted() {
     let Some(folder) = real::folder("the run of vLLM") else { return };
     let real = measured(&folder);
-    let unfitted = modelled(&folder, &real, 3.0);
-    let error = mape(&unfitted, &real, 0, 1);
-    println!("unfitted: latency MAPE {:.2} %", error * 100.0);
+    let preset = modelled(&folder, &real, 3.0);
+    let error = mape(&preset, &real, 0, 1);
+    println!("base of the preset, 3 ms: latency MAPE {:.2} %", error * 100.0);
     assert!(error <= 0.06, "{error}");
 
     // The base is fitted on the even requests by golden-section search, and scored on the odd ones.

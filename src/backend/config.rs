@@ -73,7 +73,8 @@ pub enum Mode {
 }
 
 /// A GPU and a model in bf16 whose step cost is known. All but `rtx4090-8b` are fits to kernel tables that were never
-/// checked end to end; a run on one of them says so.
+/// checked end to end, and those of several GPUs leave out the time that they spend talking to each other, which makes them
+/// optimistic; a run on one of them says so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Preset {
     /// One A100, 8B parameters.

@@ -104,10 +104,3 @@ pub struct InjectedFault {
     /// When it struck.
     pub at_ns: Ns,
 }
-
-/// What is true of a backend before anything runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Capabilities {
-    /// The same plan gives the same bytes: it is simulated, on the virtual clock.
-    pub deterministic: bool,
-}

@@ -138,8 +138,10 @@ fn unchecked(chosen: &Chosen) -> Option<String> {
     let preset = mock.preset.filter(|preset| !preset.is_checked())?;
     let name = serde_json::to_value(preset).ok()?.as_str()?.to_owned();
     let backend = &chosen.name;
+    let parallel =
+        if preset.is_parallel() { " and leaves out what its GPUs spend on communication" } else { "" };
     Some(format!(
-        "backend `{backend}`: the preset {name} is a fit to kernel tables that was never checked end to end; use it to compare loads, not to promise latencies"
+        "backend `{backend}`: the preset {name} is a fit to kernel tables that was never checked end to end{parallel}; use it to compare loads, not to promise latencies"
     ))
 }
 

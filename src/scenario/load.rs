@@ -103,13 +103,6 @@ impl Loaded {
         Some(self.node(pointer)?.span)
     }
 
-    /// Where the key of the value at a JSON pointer stands; of an item of a list, the item.
-    pub fn key_span_of(&self, pointer: &str) -> Option<Span> {
-        let (above, last) = pointer.rsplit_once('/')?;
-        let (node, key) = self.node(above)?.step(&unescape(last))?;
-        Some(key.unwrap_or(node.span))
-    }
-
     fn node(&self, pointer: &str) -> Option<&Node> {
         pointer.split('/').skip(1).try_fold(&self.tree, |node, step| Some(node.step(&unescape(step))?.0))
     }

@@ -157,7 +157,6 @@ fn places_are_those_of_the_file() {
     let loaded = good(year1().load("year1.yaml", &[]));
     let text = |span: Option<Span>| loaded.sources.text(span.expect("a place"));
     assert_eq!(text(loaded.span_of("/workloads/short_input/load/requests")), "5");
-    assert_eq!(text(loaded.key_span_of("/workloads/stress_test")), "stress_test");
     assert_eq!(text(loaded.span_of("/gates/rules/0")), "error_rate <= 5%");
     assert_eq!(text(loaded.rule_span(0, 14..16)), "5%");
     assert_eq!(text(loaded.rule_span(1, 4..8)), "ttft", "inside quotes");

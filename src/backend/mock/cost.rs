@@ -60,6 +60,18 @@ impl Preset {
         }
     }
 
+    /// Whether it is several GPUs, whose communication the coefficients leave out.
+    pub fn is_parallel(self) -> bool {
+        matches!(
+            self,
+            Self::A100Of70bTp8
+                | Self::H100Of70bTp4
+                | Self::H100Of70bTp8
+                | Self::H200Of70bTp8
+                | Self::B200Of70bTp8
+        )
+    }
+
     /// Whether it was held against a real server's run.
     pub fn is_checked(self) -> bool {
         self == Self::Rtx4090Of8b

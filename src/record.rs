@@ -1,5 +1,7 @@
 //! What happened to one request. A failed request is data: an [`Outcome`] on its record, never an error.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use crate::units::Ns;
@@ -38,6 +40,8 @@ pub enum Outcome {
     CancelledByServer,
     /// Our side cancelled it, as the scenario asked (`cancel`). Not a failure.
     Cancelled,
+    /// A hook failed on it: before it was sent (then nothing was), or on its response.
+    HookFailed,
     /// Never sent, because the request it follows failed, or because the load ended (or `total_timeout` cut it off) while
     /// it waited under `max_in_flight`. Not in the totals.
     Skipped,
@@ -69,10 +73,21 @@ impl Outcome {
             Self::InBandError => "in_band_error".into(),
             Self::CancelledByServer => "cancelled_by_server".into(),
             Self::Cancelled => "cancelled".into(),
+            Self::HookFailed => "hook_failed".into(),
             Self::Skipped => "skipped".into(),
             Self::Interrupted => "interrupted".into(),
         }
     }
+}
+
+/// What a response says. Backends keep it only where somebody looks at it: a workload with checks or hooks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Response {
+    /// The generated text, whole.
+    pub text: String,
+    /// Why generation ended, in the words of `OpenAI`'s API: `stop`, `length`, `tool_calls`, `content_filter`; `None` where
+    /// the backend does not say.
+    pub finish_reason: Option<Cow<'static, str>>,
 }
 
 /// Where a token count comes from.

@@ -59,6 +59,26 @@ pub struct MockBackend {
     /// Requests that go wrong on purpose. The first rule that matches a request decides.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<Fault>,
+    /// What requests are answered with, where words that mean nothing will not do: for checks of the text, say. The first
+    /// one that matches a request answers it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub responses: Vec<MockResponse>,
+}
+
+/// A text that the mock answers with.
+///
+/// Where the output is only limited (`max_tokens`), the answer ends with the text, by `stop`; a limit that is shorter cuts
+/// it off, by `length`. Where the length is forced (`tokens`), the answer is cut off at it, or goes on behind the text with
+/// words that mean nothing, as a model does that may not stop.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MockResponse {
+    /// Which requests it answers, those of the warm-up included. All conditions given must hold. Default: all.
+    #[serde(default, rename = "match", skip_serializing_if = "Option::is_none")]
+    pub matches: Option<RequestMatch>,
+    /// The text.
+    #[schemars(length(min = 1))]
+    pub text: String,
 }
 
 /// How time passes in a mock.
@@ -272,15 +292,15 @@ pub enum Clock {
 pub struct Fault {
     /// Which requests it hits. All conditions given must hold.
     #[serde(rename = "match")]
-    pub matches: FaultMatch,
+    pub matches: RequestMatch,
     /// What happens to them.
     pub action: FaultAction,
 }
 
-/// Which measured requests a fault hits. Requests are numbered from 0 in the order of the plan, so the same ones fail at any concurrency.
+/// Which requests a rule is for: faults hit measured ones only. Requests are numbered from 0 in the order of the plan, so the same ones fail at any concurrency.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct FaultMatch {
+pub struct RequestMatch {
     /// Only requests of this workload (all its matrix points).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workload: Option<String>,

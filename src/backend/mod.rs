@@ -9,7 +9,7 @@ pub mod mock;
 use std::borrow::Cow;
 
 use crate::plan::Recipe;
-use crate::record::{Outcome, TokenSource};
+use crate::record::{Outcome, Response, TokenSource};
 use crate::units::Ns;
 
 /// Names a request within its cell: its position in the order of submission, from 0.
@@ -17,6 +17,10 @@ pub type RequestId = u64;
 
 /// An engine that is advanced from outside. All times are nanoseconds since the cell's T0.
 pub trait Stepped: Send {
+    /// Called once, before the first request, where something looks at responses (checks, hooks): each success is then told
+    /// with its [`Response`]. Without it no backend makes texts.
+    fn keep_responses(&mut self);
+
     /// Accepts a request at `now`. `now` never goes back, and is never later than the next event unless [`Self::advance`] was called.
     fn submit(&mut self, id: RequestId, recipe: &Recipe, now: Ns);
 
@@ -57,6 +61,8 @@ pub struct Finish {
     pub preemptions: u32,
     /// Who counted the tokens.
     pub token_source: TokenSource,
+    /// What was answered: of a success, where responses are kept ([`Stepped::keep_responses`]).
+    pub response: Option<Box<Response>>,
 }
 
 /// What an engine knows of itself. `None` is what it cannot know; the reason stands in `unavailable`.

@@ -10,7 +10,7 @@ use indexmap::IndexMap;
 
 use super::*;
 use crate::backend::Stepped;
-use crate::backend::config::{Clock, Fault, FaultAction, FaultMatch, Kv, MockBackend, Mode};
+use crate::backend::config::{Clock, Fault, FaultAction, Kv, MockBackend, Mode, RequestMatch};
 use crate::backend::mock::{Laws, Mock};
 use crate::plan::{LoadPlan, PromptRecipe, RecipeSource, UserCurve, WarmupPlan, WorkloadPlan};
 use crate::record::Outcome;
@@ -113,6 +113,7 @@ fn config(ttft: Ns, tbt: Ns) -> MockBackend {
         model: "mock".into(),
         weights: None,
         faults: Vec::new(),
+        responses: Vec::new(),
     }
 }
 
@@ -128,7 +129,7 @@ fn kv(tokens: u32) -> Kv {
     }
 }
 
-fn fault(matches: FaultMatch, action: FaultAction) -> Fault {
+fn fault(matches: RequestMatch, action: FaultAction) -> Fault {
     Fault { matches, action }
 }
 

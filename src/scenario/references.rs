@@ -56,7 +56,7 @@ pub fn check(
     checker.rules(value);
     checker.slo(&["slo"], &value["slo"]);
     for name in keys("backends") {
-        checker.fault_workloads(&value["backends"][name], name);
+        checker.matched_workloads(&value["backends"][name], name);
         if let Ok(Backend::Mock(mock)) = serde_json::from_value(value["backends"][name].clone()) {
             checker.at(&["backends", name]).mock(&mock);
         }
@@ -170,13 +170,16 @@ impl Checker<'_> {
         }
     }
 
-    fn fault_workloads(&mut self, backend: &Value, name: &str) {
-        for (index, fault) in backend["faults"].as_array().into_iter().flatten().enumerate() {
-            if let Some(workload) = fault["match"]["workload"].as_str() {
-                self.workload(
-                    &["backends", name, "faults", &index.to_string(), "match", "workload"],
-                    workload,
-                );
+    /// The workloads that faults and responses of a mock are for.
+    fn matched_workloads(&mut self, backend: &Value, name: &str) {
+        for list in ["faults", "responses"] {
+            for (index, rule) in backend[list].as_array().into_iter().flatten().enumerate() {
+                if let Some(workload) = rule["match"]["workload"].as_str() {
+                    self.workload(
+                        &["backends", name, list, &index.to_string(), "match", "workload"],
+                        workload,
+                    );
+                }
             }
         }
     }

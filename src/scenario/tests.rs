@@ -339,9 +339,11 @@ fn thousands_of_levels_neither_overflow_nor_hang() {
     let block: String = (0..levels).map(|level| " ".repeat(level) + "a:\n").collect();
     let lists: String = (0..levels).map(|_| "- ").collect();
     let tables = format!("[{}]\n{} = 1\n", ["a"; 79].join("."), ["b"; 79].join("."));
-    let inline = format!("{} = 1\n", ["a"; 79].join(".")) + "x = " + &"{a = ".repeat(levels);
-    let deep =
-        "c = ".to_owned() + &format!("{{ {} = ", ["a"; 79].join(".")).repeat(75) + "1" + &" }".repeat(75);
+    let inline = format!("{} = 1\n", ["a"; 79].join(".")) + "x = " + "{a = ".repeat(levels).as_str();
+    let deep = "c = ".to_owned()
+        + format!("{{ {} = ", ["a"; 79].join(".")).repeat(75).as_str()
+        + "1"
+        + " }".repeat(75).as_str();
     let files = Files::default()
         .with("a.yaml", block)
         .with("b.yaml", lists)

@@ -1,5 +1,7 @@
 //! The tokenizer of simulated backends: no vocabulary, the same on every machine.
 
+use std::sync::Arc;
+
 use super::Tokenizer;
 use crate::sample::key;
 
@@ -63,6 +65,10 @@ impl Tokenizer for Mock {
     )]
     fn name(&self) -> &str {
         "mock"
+    }
+
+    fn shared(&self) -> Arc<dyn Tokenizer> {
+        Arc::new(*self)
     }
 
     fn encode(&self, text: &str) -> Vec<u32> {

@@ -2,12 +2,16 @@
 
 mod mock;
 
+use std::sync::Arc;
+
 pub use mock::Mock;
 
 /// Turns text into token ids, and makes texts of a given length.
 pub trait Tokenizer: Send + Sync {
     /// A name for reports and digests, such as `mock`. It changes when the tokens of any text change.
     fn name(&self) -> &str;
+    /// The same tokenizer, to keep.
+    fn shared(&self) -> Arc<dyn Tokenizer>;
     /// The token ids of a text.
     fn encode(&self, text: &str) -> Vec<u32>;
     /// A text of exactly `tokens` tokens, a pure function of `seed`. It neither starts nor ends with white space, a

@@ -8,6 +8,7 @@ use std::collections::BinaryHeap;
 
 use rustc_hash::FxHashMap;
 
+use super::answer::Answers;
 use super::counters::Counters;
 use super::fault::{self, Faults};
 use super::{MockError, cache};
@@ -60,6 +61,7 @@ pub struct Batched {
     evict: Ns,
     speculation: Option<Speculation>,
     faults: Faults,
+    answers: Answers,
     live: FxHashMap<RequestId, Live>,
     /// When the step in flight ends.
     busy_until: Option<Ns>,
@@ -115,6 +117,7 @@ impl Batched {
             evict,
             speculation,
             faults: Faults::new(&config.faults, family, seed),
+            answers: Answers::new(&config.responses, family, seed),
             live: FxHashMap::default(),
             busy_until: None,
             start_at: None,
@@ -128,7 +131,8 @@ impl Batched {
 
     fn finish(prompt_tokens: u32, preemptions: u32, outcome: Outcome, message: Option<String>) -> Finish {
         let message = message.map(Into::into);
-        Finish { outcome, message, prompt_tokens, preemptions, token_source: TokenSource::Engine }
+        let token_source = TokenSource::Engine;
+        Finish { outcome, message, prompt_tokens, preemptions, token_source, response: None }
     }
 
     fn put_later(&mut self, at: Ns, id: RequestId, tokens: Option<u32>) {
@@ -221,8 +225,10 @@ impl Batched {
         if live.fault.is_none() {
             sink.tokens(id, now, 0, tokens);
             if emission.last {
+                let mut end = end(Outcome::Success, None);
+                end.response = self.answers.response(&live.recipe, end.outcome);
                 self.live.remove(&id);
-                sink.finished(id, now, end(Outcome::Success, None));
+                sink.finished(id, now, end);
             }
             return;
         }
@@ -269,15 +275,21 @@ impl Batched {
             sink.tokens(later.id, later.at, 0, count);
             return;
         }
-        self.live.remove(&later.id);
-        if let Some(end) = self.ends.remove(&later.id) {
+        let Some(live) = self.live.remove(&later.id) else { return };
+        if let Some(mut end) = self.ends.remove(&later.id) {
+            end.response = self.answers.response(&live.recipe, end.outcome);
             sink.finished(later.id, later.at, end);
         }
     }
 }
 
 impl Stepped for Batched {
+    fn keep_responses(&mut self) {
+        self.answers.keep();
+    }
+
     fn submit(&mut self, id: RequestId, recipe: &Recipe, now: Ns) {
+        let recipe = &self.answers.own(recipe);
         let fault = if recipe.phase == Phase::Measured { self.faults.of(recipe.index) } else { None };
         let live = Live { recipe: recipe.clone(), fault: fault.clone(), emitted: 0, behind: 0 };
         self.live.insert(id, live);

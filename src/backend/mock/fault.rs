@@ -1,7 +1,7 @@
 //! Which requests go wrong on purpose.
 
 use crate::backend::InjectedFault;
-use crate::backend::config::{Fault, FaultAction, FaultMatch};
+use crate::backend::config::{Fault, FaultAction, RequestMatch};
 use crate::plan::Recipe;
 use crate::sample::key;
 use crate::units::Ns;
@@ -22,16 +22,17 @@ impl Faults {
 
     /// What happens to the measured request `index`: the first rule that matches decides.
     pub(super) fn of(&self, index: u64) -> Option<FaultAction> {
-        let rule = self.rules.iter().find(|(number, rule)| self.hits(*number, &rule.matches, index));
+        let rule = self.rules.iter().find(|(number, rule)| hits(&rule.matches, index, &[self.seed, *number]));
         rule.map(|(_, rule)| rule.action.clone())
     }
+}
 
-    fn hits(&self, rule: u64, matches: &FaultMatch, index: u64) -> bool {
-        matches.index.as_ref().is_none_or(|list| list.0.contains(&index))
-            && matches.every.is_none_or(|n| (index + 1).is_multiple_of(n))
-            && matches.first.is_none_or(|n| index < n)
-            && matches.rate.is_none_or(|rate| unit(key(&[self.seed, rule, index])) < rate.0)
-    }
+/// Whether a rule is for the request `index`, whatever its workload. `draw` names the rule's draws.
+pub(super) fn hits(matches: &RequestMatch, index: u64, draw: &[u64; 2]) -> bool {
+    matches.index.as_ref().is_none_or(|list| list.0.contains(&index))
+        && matches.every.is_none_or(|n| (index + 1).is_multiple_of(n))
+        && matches.first.is_none_or(|n| index < n)
+        && matches.rate.is_none_or(|rate| unit(key(&[draw[0], draw[1], index])) < rate.0)
 }
 
 /// A uniform number in [0, 1) from 64 bits.
@@ -50,7 +51,7 @@ mod tests {
     use crate::backend::config::{IndexList, StatusFault, TimeoutFault};
     use crate::units::Ratio;
 
-    fn status(code: u16, matches: FaultMatch) -> Fault {
+    fn status(code: u16, matches: RequestMatch) -> Fault {
         Fault { matches, action: FaultAction::HttpStatus(StatusFault { code }) }
     }
 
@@ -60,8 +61,8 @@ mod tests {
 
     #[test]
     fn all_conditions_must_hold_and_the_first_rule_decides() {
-        let every = FaultMatch { every: Some(3), first: Some(7), ..FaultMatch::default() };
-        let named = FaultMatch { index: Some(IndexList(vec![5, 9])), ..FaultMatch::default() };
+        let every = RequestMatch { every: Some(3), first: Some(7), ..RequestMatch::default() };
+        let named = RequestMatch { index: Some(IndexList(vec![5, 9])), ..RequestMatch::default() };
         let timeout = Fault { matches: named, action: FaultAction::Timeout(TimeoutFault {}) };
         let faults = Faults::new(&[status(503, every), timeout], "chat", 1);
         assert_eq!(hit(&faults, 20), [2, 5, 9]);
@@ -71,14 +72,14 @@ mod tests {
 
     #[test]
     fn a_rule_for_another_workload_hits_nothing() {
-        let other = FaultMatch { workload: Some("batch".into()), ..FaultMatch::default() };
+        let other = RequestMatch { workload: Some("batch".into()), ..RequestMatch::default() };
         assert!(hit(&Faults::new(&[status(500, other.clone())], "chat", 1), 9).is_empty());
         assert_eq!(hit(&Faults::new(&[status(500, other)], "batch", 1), 9).len(), 9);
     }
 
     #[test]
     fn a_rate_is_drawn_for_each_request_and_rule() {
-        let rate = |rate| FaultMatch { rate: Some(Ratio(rate)), ..FaultMatch::default() };
+        let rate = |rate| RequestMatch { rate: Some(Ratio(rate)), ..RequestMatch::default() };
         let third = Faults::new(&[status(500, rate(0.3))], "chat", 1);
         let count = hit(&third, 10_000).len() as f64;
         assert!((count - 3_000.0).abs() < 5.0 * (10_000.0_f64 * 0.3 * 0.7).sqrt(), "{count} of 10000 at 30%");

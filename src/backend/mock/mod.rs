@@ -10,6 +10,7 @@
 //!    loses its blocks and goes to the front of the queue. When it comes back it pays its TTFT again.
 //! 3. If nothing was preempted at this instant, the queue is admitted from its head, as far as there are blocks.
 
+mod answer;
 mod batched;
 mod cost;
 mod counters;
@@ -24,6 +25,7 @@ use std::path::Path;
 
 use rustc_hash::FxHashMap;
 
+use self::answer::Answers;
 pub use self::batched::Batched;
 use self::counters::Counters;
 use self::fault::Faults;
@@ -110,6 +112,7 @@ type Queue = BinaryHeap<Reverse<Due>>;
 pub struct Mock {
     laws: Laws,
     faults: Faults,
+    answers: Answers,
     kv: Option<KvCache>,
     /// What one eviction costs.
     evict: Ns,
@@ -154,6 +157,7 @@ impl Mock {
         Ok(Self {
             laws,
             faults: Faults::new(&config.faults, family, seed),
+            answers: Answers::new(&config.responses, family, seed),
             counters: Counters::new(config),
             kv,
             evict: config.kv.as_ref().and_then(|kv| kv.evict).map_or(0, |cost| cost.0),
@@ -436,6 +440,7 @@ impl Mock {
             prompt_tokens: sequence.recipe.prompt.tokens(),
             preemptions: sequence.preemptions,
             token_source: TokenSource::Engine,
+            response: self.answers.response(&sequence.recipe, outcome),
         };
         let id = sequence.id;
         self.vacate(slot, at);
@@ -462,7 +467,7 @@ impl Mock {
     /// Takes a request in and says where it is kept.
     fn store(&mut self, id: RequestId, recipe: &Recipe) -> u32 {
         let fault = if recipe.phase == Phase::Measured { self.faults.of(recipe.index) } else { None };
-        let sequence = Sequence::new(id, recipe.clone(), fault);
+        let sequence = Sequence::new(id, self.answers.own(recipe), fault);
         let slot = if let Some(slot) = self.vacant.pop() {
             self.sequences[slot as usize] = sequence;
             slot
@@ -490,6 +495,10 @@ impl Mock {
 }
 
 impl Stepped for Mock {
+    fn keep_responses(&mut self) {
+        self.answers.keep();
+    }
+
     fn submit(&mut self, id: RequestId, recipe: &Recipe, now: Ns) {
         self.now = self.now.max(now);
         let refusal = self.refusal(recipe);

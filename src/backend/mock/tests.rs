@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::backend::config::{
-    Clock, DisconnectFault, Fault, FaultMatch, Mode, StallFault, StatusFault, TimeoutFault,
+    Clock, DisconnectFault, Fault, Mode, RequestMatch, StallFault, StatusFault, TimeoutFault,
 };
 use crate::plan::{Prefix, PromptRecipe};
 use crate::sample::key;
@@ -60,6 +60,7 @@ fn config(blocks: u32) -> MockBackend {
         model: "mock".into(),
         weights: None,
         faults: Vec::new(),
+        responses: Vec::new(),
     }
 }
 
@@ -67,7 +68,7 @@ fn constant(ttft: Ns, tbt: Ns) -> Laws {
     Laws { ttft: Sampler::Constant(ttft as f64), tbt: Sampler::Constant(tbt as f64) }
 }
 
-fn recipe(index: u64, prompt: u32, output: u32) -> Recipe {
+pub(super) fn recipe(index: u64, prompt: u32, output: u32) -> Recipe {
     Recipe {
         index,
         phase: Phase::Measured,
@@ -104,7 +105,7 @@ impl Mock {
 
 fn faults() -> Vec<Fault> {
     let rule = |rate, action| Fault {
-        matches: FaultMatch { rate: Some(Ratio(rate)), ..FaultMatch::default() },
+        matches: RequestMatch { rate: Some(Ratio(rate)), ..RequestMatch::default() },
         action,
     };
     vec![

@@ -154,7 +154,7 @@ fn what_follows_a_failure_is_skipped_to_the_end() {
     use Outcome::{HttpStatus, Skipped, Success};
     let wanted = vec![recipe(0, 16, 2), after(1, 0, MS), after(2, 1, MS), after(3, 2, MS), recipe(4, 16, 2)];
     let index =
-        FaultMatch { index: Some(crate::backend::config::IndexList(vec![1])), ..FaultMatch::default() };
+        RequestMatch { index: Some(crate::backend::config::IndexList(vec![1])), ..RequestMatch::default() };
     let status = FaultAction::HttpStatus(crate::backend::config::StatusFault { code: 503 });
     let mut backend = mock(&MockBackend { faults: vec![fault(index, status)], ..config(10 * MS, 5 * MS) });
     let (_, kept) = run_on(&plan(closed(1)), wanted, &mut backend, Clock::Virtual);

@@ -5,8 +5,8 @@ use crate::backend::config::{DisconnectFault, IndexList, StallFault, StatusFault
 use crate::backend::{EngineStats, Finish, RequestId, Sink};
 use crate::record::TokenSource;
 
-fn indexes(list: &[u64]) -> FaultMatch {
-    FaultMatch { index: Some(IndexList(list.to_vec())), ..FaultMatch::default() }
+fn indexes(list: &[u64]) -> RequestMatch {
+    RequestMatch { index: Some(IndexList(list.to_vec())), ..RequestMatch::default() }
 }
 
 fn faulty(faults: Vec<Fault>) -> Mock {
@@ -60,7 +60,7 @@ fn each_fault_has_its_outcome_and_is_logged() {
 fn warm_up_is_spared() {
     let mut wanted = vec![warm(recipe(0, 16, 2))];
     wanted.extend(recipes(3, 16, 2));
-    let always = fault(FaultMatch::default(), FaultAction::HttpStatus(StatusFault { code: 500 }));
+    let always = fault(RequestMatch::default(), FaultAction::HttpStatus(StatusFault { code: 500 }));
     let plan = WorkloadPlan { warmup: WarmupPlan::Requests(1), ..plan(closed(1)) };
     let (played, kept) = run_on(&plan, wanted, &mut faulty(vec![always]), Clock::Virtual);
     assert_eq!(kept.outcomes()[0], Outcome::Success);
@@ -70,7 +70,7 @@ fn warm_up_is_spared() {
 
 #[test]
 fn never_answered_requests_end_by_their_timeout() {
-    let never = fault(FaultMatch::default(), FaultAction::Timeout(TimeoutFault {}));
+    let never = fault(RequestMatch::default(), FaultAction::Timeout(TimeoutFault {}));
     let plan = WorkloadPlan { timeout: 30 * MS, ..plan(closed(2)) };
     let (played, kept) = run_on(&plan, recipes(4, 16, 2), &mut faulty(vec![never]), Clock::Virtual);
     assert_eq!(kept.outcomes(), [Outcome::TimedOut; 4]);
@@ -209,6 +209,8 @@ enum Event {
 }
 
 impl Stepped for Scripted {
+    fn keep_responses(&mut self) {}
+
     fn submit(&mut self, _: RequestId, _: &Recipe, _: Ns) {}
     fn cancel(&mut self, _: RequestId, _: Ns) {}
     fn next_event(&self) -> Option<Ns> {
@@ -220,8 +222,14 @@ impl Stepped for Scripted {
                 Event::Tokens(gap, count) => sink.tokens(0, at, gap, count),
                 Event::End(outcome) => {
                     let token_source = TokenSource::Engine;
-                    let end =
-                        Finish { outcome, message: None, prompt_tokens: 9, preemptions: 0, token_source };
+                    let end = Finish {
+                        outcome,
+                        message: None,
+                        prompt_tokens: 9,
+                        preemptions: 0,
+                        token_source,
+                        response: None,
+                    };
                     sink.finished(0, at, end);
                 }
                 Event::Nothing => {

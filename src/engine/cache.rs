@@ -168,7 +168,7 @@ impl KvCache {
             let (block, evicted) = self.pool.take()?;
             table.blocks.push(block);
             if let Some(hash) = evicted {
-                self.index.forget(hash);
+                self.index.forget(hash, block);
                 evictions += 1;
             }
         }
@@ -192,28 +192,21 @@ impl KvCache {
         }
     }
 
-    /// Enters the sequence's full blocks in the index, as far as its first `computed` tokens are computed and their
-    /// content is known. A block whose content a block in use already holds stays without a hash; from a free block it
-    /// takes the place in the index over, so that the last block of a prompt that is computed again lives as long as the
-    /// blocks before it. Says whether the index has changed in length.
-    pub fn publish(&mut self, table: &mut BlockTable, computed: u32) -> bool {
+    /// Enters the sequence's full blocks in the index, as far as they lie in its first `tokens` tokens and their content is
+    /// known. Whether anything can be found that could not be found before.
+    pub fn publish(&mut self, table: &mut BlockTable, tokens: u32) -> bool {
         if !self.reuse {
             return false;
         }
-        let before = self.index.len();
-        let full = ((computed / self.block_tokens) as usize).min(table.hashes.len()).min(table.blocks.len());
+        let full = ((tokens / self.block_tokens) as usize).min(table.hashes.len()).min(table.blocks.len());
+        let mut new = false;
         while table.published < full {
             let (block, hash) = (table.blocks[table.published], table.hashes[table.published]);
-            if self.index.publish(hash, block) {
-                self.pool.set_hash(block, hash);
-            } else if let Some(other) = self.index.get(hash).filter(|other| self.pool.is_free(*other)) {
-                self.pool.clear_hash(other);
-                self.index.replace(hash, block);
-                self.pool.set_hash(block, hash);
-            }
+            new |= self.index.publish(hash, block);
+            self.pool.set_hash(block, hash);
             table.published += 1;
         }
-        self.index.len() != before
+        new
     }
 
     /// Takes all blocks from a sequence, the last one first, so that the start of the sequence is found longest.
@@ -240,15 +233,19 @@ impl KvCache {
             }
         }
         self.pool.check(held)?;
-        let mut hashed = 0;
+        let (mut hashed, mut twins) = (0, 0);
         for (block, hash) in self.pool.hashes() {
-            hashed += 1;
-            if self.index.get(hash) != Some(block) {
-                return Err(format!("the index does not point to {block:?}"));
-            }
+            let at = self.index.all(hash).position(|other| other == block);
+            let Some(at) = at else { return Err(format!("the index does not point to {block:?}")) };
+            hashed += usize::from(at == 0);
+            twins += usize::from(at > 0 || self.index.all(hash).nth(1).is_some());
         }
-        if hashed != self.index.len() {
-            return Err(format!("{hashed} blocks have a hash, {} are in the index", self.index.len()));
+        if (hashed, twins) != (self.index.len(), self.index.twins()) {
+            return Err(format!(
+                "{hashed} contents are in blocks and {twins} blocks are not alone, {} and {} are in the index",
+                self.index.len(),
+                self.index.twins()
+            ));
         }
         Ok(())
     }
@@ -293,18 +290,21 @@ mod tests {
     }
 
     #[test]
-    fn of_two_equal_blocks_the_one_in_use_is_found_longest() {
+    fn equal_blocks_are_both_kept_and_the_first_is_found() {
         let mut cache = KvCache::new(4, 4, true);
         let mut first = table(&[1]);
         cache.admit(&mut first, 4).unwrap();
-        cache.publish(&mut first, 4);
+        assert!(cache.publish(&mut first, 4));
+        let old = first.blocks()[0];
         cache.release(&mut first);
         // The same prompt again: its last token has to be computed, so its only block is computed anew.
         let mut again = table(&[1]);
         assert_eq!(cache.admit(&mut again, 4), Some(Admission { hit_tokens: 0, evictions: 0 }));
         assert!(!cache.publish(&mut again, 4), "nothing more can be found than before");
+        assert_eq!(cache.index.get(again.hashes[0]), Some(old));
+        cache.check([&again].into_iter()).unwrap();
         // All other blocks are taken, the first copy among them.
-        assert_eq!(cache.admit(&mut table(&[]), 12), Some(Admission { hit_tokens: 0, evictions: 0 }));
+        assert_eq!(cache.admit(&mut table(&[]), 12), Some(Admission { hit_tokens: 0, evictions: 1 }));
         cache.release(&mut again);
         assert_eq!(cache.admit(&mut table(&[1]), 5), None);
         assert_eq!(cache.lookup(&table(&[1]), 4).tokens, 4, "the fresh copy is still found");

@@ -137,11 +137,6 @@ impl BlockPool {
         self.block_mut(id).hash = Some(hash);
     }
 
-    /// Marks that what a block holds can not be found in it.
-    pub fn clear_hash(&mut self, id: BlockId) {
-        self.block_mut(id).hash = None;
-    }
-
     fn block(&self, id: BlockId) -> &Block {
         &self.blocks[id.0 as usize]
     }

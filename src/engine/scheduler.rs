@@ -5,8 +5,10 @@
 //!    that was admitted last loses its blocks and goes to the front of the queue, to be computed again from its start.
 //! 2. When nothing was preempted in the step, the queue is admitted from its head while the budget, the number of
 //!    sequences and the blocks allow. A known prefix is taken from the cache, at most all but the last token.
-//! 3. When the step is done, a sequence that is computed to its end emits one token and its accepted drafts; the slots of
-//!    rejected drafts are taken back; full blocks are published; who is finished lets go of its blocks.
+//! 3. Blocks that a step fills can be found as soon as it is scheduled, also by who is admitted to the same step: a step
+//!    writes keys and values before it looks back at them. Drafts are not counted, they may be rejected.
+//! 4. When the step is done, a sequence that is computed to its end emits one token and its accepted drafts; the slots of
+//!    rejected drafts are taken back; who is finished lets go of its blocks.
 
 use std::collections::VecDeque;
 
@@ -432,8 +434,14 @@ impl<C: Content> Scheduler<C> {
         }
     }
 
+    /// Puts a sequence in the step, and its full blocks in the index (rule 3).
     fn plan(&mut self, slot: u32, tokens: u32, drafts: u32) {
-        let sequence = &self.sequences[slot as usize];
+        let sequence = &mut self.sequences[slot as usize];
+        if self.cache.reuses() {
+            let known = (sequence.computed + tokens - drafts).min(sequence.total());
+            sequence.know_blocks(known / self.cache.block_tokens());
+            self.cache.publish(&mut sequence.table, known);
+        }
         self.step.push(Scheduled {
             id: sequence.id,
             seed: sequence.seed,
@@ -447,7 +455,7 @@ impl<C: Content> Scheduler<C> {
         });
     }
 
-    /// Ends the step in flight (rule 3). `accepted` says how many of a sequence's drafts are accepted, asked only of those
+    /// Ends the step in flight (rule 4). `accepted` says how many of a sequence's drafts are accepted, asked only of those
     /// that have some; `emit` hears what came out, in the order of the step.
     pub fn finish_step(
         &mut self,
@@ -476,10 +484,6 @@ impl<C: Content> Scheduler<C> {
             }
             let tokens = if scheduled.emits { 1 + kept } else { 0 };
             sequence.emitted += tokens;
-            if self.cache.reuses() {
-                sequence.know_blocks(sequence.computed / self.cache.block_tokens());
-                self.cache.publish(&mut sequence.table, sequence.computed);
-            }
             if tokens == 0 {
                 continue;
             }

@@ -14,6 +14,7 @@ pub mod union;
 
 pub mod backend;
 pub mod campaign;
+pub mod checkpoint;
 pub mod cli;
 pub mod engine;
 pub mod gate;

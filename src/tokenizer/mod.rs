@@ -1,9 +1,12 @@
 //! Tokenizers: what a text is in tokens, and which text has exactly n of them.
 
+mod definition;
+mod hf;
 mod mock;
 
 use std::sync::Arc;
 
+pub use hf::Hf;
 pub use mock::Mock;
 
 /// Turns text into token ids, and makes texts of a given length.

@@ -111,31 +111,84 @@ fn one_request_costs_what_its_steps_cost() {
     assert!((number(&row, "e2e_ms") - ttft - decode).abs() < 1e-6, "{row}");
 }
 
+/// Every fault of the list in one run, in both modes: the outcomes on the records, the counts, and the log are the same.
 #[test]
 fn faults_strike_the_requests_they_name() {
-    let dir = tempfile::tempdir().unwrap();
-    let mock = "preset: rtx4090-8b, kv: { tokens: 65536 }, faults: [
-        { match: { index: 1 }, action: { kind: http_status, code: 503 } },
-        { match: { index: 2 }, action: { kind: disconnect, after_tokens: 3 } },
+    let faults = "faults: [
+        { match: { index: 1 }, action: { kind: http_status, code: 503, retry_after: 2s } },
+        { match: { index: 2 }, action: { kind: disconnect, after_tokens: 3, close: rst } },
         { match: { index: 3 }, action: { kind: timeout } },
-        { match: { index: 4 }, action: { kind: stall, after_tokens: 2, for: 700ms } } ]";
-    let workload = "prompt: { kind: synthetic, tokens: 64 }, output: { tokens: 8 }, load: { kind: closed, concurrency: 3, requests: 8 }, timeout: 5s";
-    let results = play(dir.path(), &batched(mock, workload));
-    let outcome = |index: u64| {
-        let row = results.requests.iter().find(|row| row["index"] == index).unwrap();
-        (row["outcome"].as_str().unwrap().to_owned(), row["output_tokens"].as_u64().unwrap())
-    };
-    assert_eq!(outcome(1), ("http_503".to_owned(), 0));
-    assert_eq!(outcome(2), ("disconnected".to_owned(), 3));
-    assert_eq!(outcome(3), ("timed_out".to_owned(), 0));
-    for index in [0, 4, 5, 6, 7] {
-        assert_eq!(outcome(index), ("success".to_owned(), 8));
+        { match: { index: 4 }, action: { kind: stall, after_tokens: 2, for: 700ms } },
+        { match: { index: 5 }, action: { kind: reject } },
+        { match: { index: 6 }, action: { kind: truncate, after_tokens: 4 } },
+        { match: { index: 7 }, action: { kind: malformed, after_tokens: 5 } },
+        { match: { index: 8 }, action: { kind: wrong_usage, completion_tokens: 30 } },
+        { match: { index: 9 }, action: { kind: duplicate_token, token: 3 } },
+        { match: { index: 10 }, action: { kind: slow_ttft, for: 900ms } },
+        { action: { kind: startup_delay, for: 400ms } } ]";
+    let modes = [
+        "mode: batched, preset: rtx4090-8b, kv: { tokens: 65536 }",
+        "ttft: 30ms, tbt: 15ms, kv: { tokens: 65536 }",
+    ];
+    for (mode, concurrency) in modes.into_iter().flat_map(|mode| [1, 3, 12].map(|users| (mode, users))) {
+        let dir = tempfile::tempdir().unwrap();
+        let results = play(
+            dir.path(),
+            &format!(
+                "version: 1\nbackends: {{ mock: {{ kind: mock, {mode}, {faults} }} }}\nworkloads: {{ w: {{ prompt: {{ kind: synthetic, tokens: 64 }}, output: {{ tokens: 8 }}, load: {{ kind: closed, concurrency: {concurrency}, requests: 12 }}, timeout: 5s }} }}\n"
+            ),
+        );
+        let row = |index: u64| results.requests.iter().find(|row| row["index"] == index).unwrap();
+        let expected = [
+            ("success", 8),
+            ("http_503", 0),
+            ("disconnected", 3),
+            ("timed_out", 0),
+            ("success", 8),
+            ("refused", 0),
+            ("truncated", 4),
+            ("malformed", 5),
+            ("success", 30),
+            ("truncated", 9),
+            ("success", 8),
+            ("success", 8),
+        ];
+        for (index, (outcome, tokens)) in (0..).zip(expected) {
+            let row = row(index);
+            assert_eq!(
+                (row["outcome"].as_str().unwrap(), row["output_tokens"].as_u64().unwrap()),
+                (outcome, tokens),
+                "{row}"
+            );
+        }
+        assert!((700.0..800.0).contains(&number(row(4), "longest_gap_ms")), "{}", row(4));
+        assert!(number(row(10), "ttft_ms") > 900.0 && number(row(0), "ttft_ms") > 400.0);
+        assert_eq!(row(1)["message"], "injected fault: HTTP status 503, retry after 2s");
+        let cell = &results.run["cells"][0];
+        let metrics = &cell["metrics"];
+        assert_eq!((&metrics["failed_requests"], &metrics["length_mismatches"]), (&7.into(), &1.into()));
+        let log = cell["faults"].as_array().unwrap();
+        let mut struck: Vec<u64> = log.iter().filter_map(|fault| fault["index"].as_u64()).collect();
+        struck.sort_unstable();
+        assert_eq!(struck, (1..=10).collect::<Vec<u64>>(), "{mode} at {concurrency}");
+        assert_eq!(log.len(), 11);
     }
-    let stalled = results.requests.iter().find(|row| row["index"] == 4).unwrap();
-    assert!((700.0..800.0).contains(&number(stalled, "longest_gap_ms")), "{stalled}");
+}
+
+#[test]
+fn what_a_crash_costs_is_counted_to_the_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let mock = "preset: rtx4090-8b, kv: { tokens: 65536 }, faults: [{ action: { kind: engine_crash, at: 4s, restart: 3s } }]";
+    let workload = "prompt: { kind: synthetic, tokens: 64 }, output: { tokens: 32 }, load: { kind: open, rate: 5/s, requests: 60 }";
+    let results = play(dir.path(), &batched(mock, workload));
     let cell = &results.run["cells"][0];
-    assert_eq!(cell["metrics"]["error_rate"], 0.375);
-    assert_eq!(cell["faults"].as_array().unwrap().len(), 4);
+    let (errors, log) = (&cell["metrics"]["errors"], cell["faults"].as_array().unwrap());
+    let away = results.requests.iter().filter(|row| (4e3..7e3).contains(&number(row, "due_ms"))).count();
+    assert_eq!(errors["refused"], away, "who comes while nobody is there");
+    assert!(errors["disconnected"].as_u64().unwrap() >= 1, "{errors}");
+    let failed = cell["metrics"]["failed_requests"].as_u64().unwrap();
+    assert_eq!(log.iter().filter(|fault| fault["index"].is_u64()).count() as u64, failed);
+    assert_eq!(log[0]["index"], Value::Null);
 }
 
 #[test]

@@ -1,7 +1,15 @@
 //! What a scenario says about a backend. Doc comments here are the user manual.
 
+mod fault;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+pub use self::fault::{
+    CloseBy, CrashFault, CutFault, DisconnectFault, DuplicateFault, EngineStallFault, Fault, FaultAction,
+    IndexList, RejectFault, RequestMatch, ShrinkFault, SlowTtftFault, StallFault, StartupFault, StatusFault,
+    TimeoutFault, TokenRange, UsageFault,
+};
 
 use crate::sample::Time;
 use crate::units::{Duration, Rate, Ratio, Size, TokenCount};
@@ -56,7 +64,8 @@ pub struct MockBackend {
     /// Memory taken by the model's weights; part of the modelled device memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights: Option<Size>,
-    /// Requests that go wrong on purpose. The first rule that matches a request decides.
+    /// What goes wrong on purpose. Of the rules for requests, the first one that matches a request decides; every rule for the
+    /// engine as a whole strikes at its time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<Fault>,
     /// What requests are answered with, where words that mean nothing will not do: for checks of the text, say. The first
@@ -284,115 +293,4 @@ pub enum Clock {
     Virtual,
     /// The machine's monotonic clock: the run takes as long as it says.
     Real,
-}
-
-/// One rule of injected faults.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Fault {
-    /// Which requests it hits. All conditions given must hold.
-    #[serde(rename = "match")]
-    pub matches: RequestMatch,
-    /// What happens to them.
-    pub action: FaultAction,
-}
-
-/// Which requests a rule is for: faults hit measured ones only. Requests are numbered from 0 in the order of the plan, so the same ones fail at any concurrency.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RequestMatch {
-    /// Only requests of this workload (all its matrix points).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub workload: Option<String>,
-    /// Only the requests with these numbers.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub index: Option<IndexList>,
-    /// Every n-th request: numbers n−1, 2n−1, ...
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
-    pub every: Option<u64>,
-    /// Only the first n requests.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
-    pub first: Option<u64>,
-    /// This share of the requests, drawn for each from the seed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rate: Option<Ratio>,
-}
-
-/// One request number or a list of them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IndexList(pub Vec<u64>);
-
-impl Serialize for IndexList {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for IndexList {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = serde_json::Value::deserialize(deserializer)?;
-        let list = if value.is_array() { value } else { serde_json::Value::Array(vec![value]) };
-        serde_json::from_value(list).map(Self).map_err(serde::de::Error::custom)
-    }
-}
-
-impl JsonSchema for IndexList {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "IndexList".into()
-    }
-    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({
-            "type": ["integer", "array"],
-            "minimum": 0,
-            "items": { "type": "integer", "minimum": 0 },
-            "description": "A request's number, or a list of them.",
-        })
-    }
-}
-
-crate::union! {
-    /// What happens to a request that a fault hits.
-    pub enum FaultAction {
-        "http_status" => HttpStatus(StatusFault),
-        "timeout" => Timeout(TimeoutFault),
-        "disconnect" => Disconnect(DisconnectFault),
-        "stall" => Stall(StallFault),
-    }
-}
-
-/// The request is answered with an HTTP error status instead of tokens: after the time of a first token (`mode: fixed`), or
-/// at once (`mode: batched`).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct StatusFault {
-    /// The status.
-    #[schemars(range(min = 400, max = 599))]
-    pub code: u16,
-}
-
-/// The request is accepted and never answered; the client's timeout ends it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct TimeoutFault {}
-
-/// The connection ends in the middle of the answer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct DisconnectFault {
-    /// After so many tokens: it ends at the moment the next one is due, in its place. 0 ends it before the first.
-    pub after_tokens: u32,
-}
-
-/// The answer pauses once and then goes on.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct StallFault {
-    /// After so many tokens, at least 1.
-    #[schemars(range(min = 1))]
-    pub after_tokens: u32,
-    /// How much longer the next token takes.
-    #[serde(rename = "for")]
-    pub pause: Duration,
 }

@@ -44,6 +44,12 @@ pub trait Stepped: Send {
 pub trait Sink {
     /// `count` tokens of a request: the first at `at`, each further one `gap` later.
     fn tokens(&mut self, id: RequestId, at: Ns, gap: Ns, count: u32);
+    /// A request was scheduled for the first time at `at`: it left the queue that it was in since it was submitted. Told by
+    /// engines that know it, before any of its tokens.
+    fn scheduled(&mut self, _id: RequestId, _at: Ns) {}
+    /// The usage of a request that is about to end says so many output tokens. Told only where that is another number than
+    /// came.
+    fn usage(&mut self, _id: RequestId, _output_tokens: u32) {}
     /// A request ended at `at`. For a success this is the time of its last token.
     fn finished(&mut self, id: RequestId, at: Ns, end: Finish);
 }
@@ -103,8 +109,8 @@ pub struct EngineStats {
 /// One fault that was injected.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct InjectedFault {
-    /// The request's index in the measured phase.
-    pub index: u64,
+    /// The index of the request that it hit, in the measured phase; `None` when it struck the engine as a whole.
+    pub index: Option<u64>,
     /// The action's kind, such as `http_status`.
     pub action: String,
     /// When it struck.

@@ -100,6 +100,28 @@ impl KvCache {
         self.reuse
     }
 
+    /// Leaves only `blocks` blocks. Free ones go at once, the longest unused first, and others as they become free. Whoever
+    /// does not find one any more is for the caller to preempt, as when the cache is full.
+    pub fn shrink(&mut self, blocks: u32) {
+        self.pool.shrink(blocks);
+        self.retire();
+    }
+
+    /// Takes out what has to go, as far as it is free. Its content is dropped, and that is no eviction: nobody reuses it.
+    fn retire(&mut self) {
+        while let Some((block, dropped)) = self.pool.retire() {
+            if let Some(hash) = dropped {
+                self.index.forget(hash, block);
+            }
+        }
+    }
+
+    /// Forgets the content of all blocks: nothing is found again before it is computed and published anew.
+    pub fn forget(&mut self) {
+        self.pool.clear_hashes();
+        self.index = PrefixIndex::default();
+    }
+
     /// Whether a sequence that grows to so many tokens fits when it is alone.
     pub fn can_ever_fit(&self, tokens: u64) -> bool {
         tokens.div_ceil(u64::from(self.block_tokens)) <= u64::from(self.pool.total())
@@ -216,6 +238,7 @@ impl KvCache {
         }
         table.tokens = 0;
         table.published = 0;
+        self.retire();
     }
 
     /// Holds the cache against its rules, given the tables of all sequences: [`BlockPool::check`], every token with
@@ -325,6 +348,24 @@ mod tests {
     }
 
     #[test]
+    fn a_cache_that_shrinks_drops_what_is_free_and_waits_for_the_rest() {
+        let mut cache = KvCache::new(4, 4, true);
+        let (mut first, mut second) = (table(&[1]), table(&[2]));
+        cache.admit(&mut first, 5).unwrap();
+        cache.admit(&mut second, 4).unwrap();
+        cache.publish(&mut second, 4);
+        cache.release(&mut second);
+        // Two blocks are held, two are free: both go, and one of those that are held has to follow.
+        cache.shrink(1);
+        assert_eq!((cache.pool().total(), cache.pool().free(), cache.pool().used()), (1, 0, 2));
+        assert_eq!(cache.lookup(&second, 4).tokens, 0, "what is gone is not found");
+        cache.release(&mut first);
+        assert_eq!((cache.pool().total(), cache.pool().free(), cache.pool().used()), (1, 1, 0));
+        assert!(cache.can_ever_fit(4) && !cache.can_ever_fit(5));
+        cache.check(std::iter::empty()).unwrap();
+    }
+
+    #[test]
     fn blocks_of_a_prefix_that_are_free_are_not_counted_as_room() {
         let mut cache = KvCache::new(2, 4, true);
         let mut first = table(&[1]);
@@ -342,7 +383,7 @@ mod tests {
             blocks in 1_u32..12,
             block_tokens in 1_u32..5,
             reuse: bool,
-            operations in prop::collection::vec((0_usize..4, 0_u8..4, 1_u32..20, 0_u64..3), 1..120),
+            operations in prop::collection::vec((0_usize..4, 0_u8..6, 1_u32..20, 0_u64..3), 1..120),
         ) {
             let mut cache = KvCache::new(blocks, block_tokens, reuse);
             let mut tables: Vec<BlockTable> = vec![BlockTable::default(); 4];
@@ -371,6 +412,16 @@ mod tests {
                         cache.publish(table, computed);
                     }
                     3 => cache.release(table),
+                    // Rarely, so that something is left.
+                    4 if tokens == 1 => {
+                        let total = cache.pool().total();
+                        cache.shrink(total.saturating_sub(1));
+                        prop_assert_eq!(cache.pool().total(), total.saturating_sub(1));
+                    }
+                    5 if tokens == 1 => {
+                        cache.forget();
+                        prop_assert_eq!(cache.lookup(&tables[at], 1 << 20).tokens, 0);
+                    }
                     _ => {}
                 }
                 prop_assert_eq!(cache.check(tables.iter()), Ok(()));

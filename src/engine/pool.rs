@@ -33,6 +33,10 @@ pub struct BlockPool {
     tail: u32,
     free: u32,
     resident: u64,
+    /// Blocks that were taken out for good.
+    retired: u32,
+    /// Blocks that are to be taken out when they become free.
+    owed: u32,
 }
 
 impl BlockPool {
@@ -51,12 +55,14 @@ impl BlockPool {
             tail: count.checked_sub(1).unwrap_or(NONE),
             free: count,
             resident: 0,
+            retired: 0,
+            owed: 0,
         }
     }
 
-    /// Blocks in all.
+    /// Blocks in all, without those that are to go.
     pub fn total(&self) -> u32 {
-        self.blocks.len() as u32
+        self.blocks.len() as u32 - self.retired - self.owed
     }
 
     /// Blocks that nobody holds.
@@ -66,7 +72,7 @@ impl BlockPool {
 
     /// Blocks that somebody holds.
     pub fn used(&self) -> u32 {
-        self.total() - self.free
+        self.blocks.len() as u32 - self.retired - self.free
     }
 
     /// Tokens that have a slot in a held block; a shared block counts once.
@@ -137,6 +143,33 @@ impl BlockPool {
         self.block_mut(id).hash = Some(hash);
     }
 
+    /// Leaves only `total` blocks; the others go by [`Self::retire`], as they are free. A pool does not grow.
+    pub fn shrink(&mut self, total: u32) {
+        self.owed += self.total().saturating_sub(total);
+    }
+
+    /// Takes the free block that was unused longest out for good, if one has to go. `None` when none has to, or none is
+    /// free; else the block, and the hash of what was dropped with it.
+    pub fn retire(&mut self) -> Option<(BlockId, Option<BlockHash>)> {
+        if self.owed == 0 {
+            return None;
+        }
+        let (id, hash) = self.take()?;
+        // It is on no list and held by nobody, so nothing comes back to it.
+        self.block_mut(id).refs = 0;
+        self.block_mut(id).filled = 0;
+        self.owed -= 1;
+        self.retired += 1;
+        Some((id, hash))
+    }
+
+    /// Forgets what every block holds.
+    pub fn clear_hashes(&mut self) {
+        for block in &mut self.blocks {
+            block.hash = None;
+        }
+    }
+
     fn block(&self, id: BlockId) -> &Block {
         &self.blocks[id.0 as usize]
     }
@@ -188,8 +221,14 @@ impl BlockPool {
             return Err(format!("{listed} blocks are on the free list, {} are counted", self.free));
         }
         let unheld = self.blocks.iter().filter(|block| block.refs == 0).count();
-        if unheld != self.free as usize {
-            return Err(format!("{unheld} blocks have no holder, {} are free", self.free));
+        if unheld != (self.free + self.retired) as usize {
+            return Err(format!(
+                "{unheld} blocks have no holder, {} are free, {} are out",
+                self.free, self.retired
+            ));
+        }
+        if self.owed > 0 && self.free > 0 {
+            return Err(format!("{} blocks are to go, and {} are free", self.owed, self.free));
         }
         let refs: u64 = self.blocks.iter().map(|block| u64::from(block.refs)).sum();
         if refs != held {

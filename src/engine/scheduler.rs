@@ -214,6 +214,11 @@ impl<C: Content> Scheduler<C> {
         &self.cache
     }
 
+    /// The KV cache, to be made smaller or emptied while the scheduler runs.
+    pub fn cache_mut(&mut self) -> &mut KvCache {
+        &mut self.cache
+    }
+
     /// What was counted.
     pub fn counters(&self) -> &Counters {
         &self.counters
@@ -237,6 +242,19 @@ impl<C: Content> Scheduler<C> {
     /// Requests that are waiting.
     pub fn waiting(&self) -> usize {
         self.ids.len() - self.running.len()
+    }
+
+    /// How often a request that is running or waiting was preempted; 0 for an unknown one.
+    pub fn preemptions(&self, id: u64) -> u32 {
+        self.ids.get(&id).map_or(0, |slot| self.sequences[*slot as usize].preemptions)
+    }
+
+    /// The requests that are running or waiting, by id: their prompt tokens, and how often they were preempted.
+    pub fn in_flight(&self) -> Vec<(u64, u32, u32)> {
+        let of = |slot: &u32| &self.sequences[*slot as usize];
+        let mut all: Vec<_> = self.ids.values().map(of).map(|s| (s.id, s.prompt, s.preemptions)).collect();
+        all.sort_unstable();
+        all
     }
 
     /// The blocks of a sequence of the step in flight, in order; empty when it was cancelled.

@@ -112,7 +112,7 @@ pub(super) fn report() -> RunReport {
     let (samples, run) = faulty();
     let mut broken = cell_report("faulty", "open, 25/s constant, 30 requests", &samples, run);
     broken.faults = (0..3)
-        .map(|k| FaultEntry { repeat: 0, index: k * 10 + 9, action: "http_status".into(), at_ms: 12.0 })
+        .map(|k| FaultEntry { repeat: 0, index: Some(k * 10 + 9), action: "http_status".into(), at_ms: 12.0 })
         .collect();
     cells.push(broken);
     let (one, one_judged) = point(1, Verdict::Pass, 5.0);

@@ -151,8 +151,8 @@ pub struct CellReport {
 pub struct FaultEntry {
     /// The repeat, from 0.
     pub repeat: u32,
-    /// The request's number in the plan.
-    pub index: u64,
+    /// The number in the plan of the request that it hit; `None` when it struck the engine as a whole.
+    pub index: Option<u64>,
     /// The action's kind, such as `http_status`.
     pub action: String,
     /// When it struck, in milliseconds since the cell's T0.

@@ -16,6 +16,8 @@ pub(super) struct Flight {
     first_event_tokens: u32,
     longest_gap: Ns,
     gaps: Vec<GapRun>,
+    /// What the backend's usage says, where that is another number than came.
+    usage: Option<u32>,
 }
 
 /// How a request ended, as this side sees it.
@@ -51,7 +53,17 @@ impl Ended {
 impl Flight {
     /// `gaps` is empty; only its memory is used.
     pub(super) fn new(start: Start, sent: Ns, gaps: Vec<GapRun>) -> Self {
-        Self { start, sent, first: None, last: 0, tokens: 0, first_event_tokens: 0, longest_gap: 0, gaps }
+        Self {
+            start,
+            sent,
+            first: None,
+            last: 0,
+            tokens: 0,
+            first_event_tokens: 0,
+            longest_gap: 0,
+            gaps,
+            usage: None,
+        }
     }
 
     /// Whether our side has had all the tokens it wanted and now cancels.
@@ -103,6 +115,11 @@ impl Flight {
         }
     }
 
+    /// The usage says so many tokens.
+    pub(super) fn on_usage(&mut self, tokens: u32) {
+        self.usage = Some(tokens);
+    }
+
     /// What a success lacks.
     fn shortfall(&self) -> Option<String> {
         let (came, asked) = (self.tokens, self.start.recipe.output_tokens);
@@ -135,6 +152,10 @@ impl Flight {
             && let Some(shortfall) = self.shortfall()
         {
             (record.outcome, record.message) = (Outcome::Truncated, Some(shortfall.into()));
+        }
+        // The server's usage is the first source of a count, also where it is wrong.
+        if let Some(usage) = self.usage {
+            record.output_tokens = usage;
         }
         (record, self.gaps, self.start)
     }

@@ -92,6 +92,12 @@ impl Sink for Hearing<'_> {
         }
     }
 
+    fn usage(&mut self, id: RequestId, output_tokens: u32) {
+        if let Some(flight) = self.flights.live.get_mut(&id) {
+            flight.on_usage(output_tokens);
+        }
+    }
+
     fn finished(&mut self, id: RequestId, at: Ns, end: Finish) {
         self.heard = true;
         self.flights.ended.push((id, Ended::told(self.clock.stamp(at), end)));

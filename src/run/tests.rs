@@ -11,7 +11,7 @@ use indexmap::IndexMap;
 use super::*;
 use crate::backend::Stepped;
 use crate::backend::config::{Clock, Fault, FaultAction, Kv, MockBackend, Mode, RequestMatch};
-use crate::backend::mock::{Laws, Mock};
+use crate::backend::mock::{FaultPlan, Faulty, Laws, Mock};
 use crate::plan::{LoadPlan, PromptRecipe, RecipeSource, UserCurve, WarmupPlan, WorkloadPlan};
 use crate::record::Outcome;
 use crate::sample::{Fixed, Sampler, Time, key};
@@ -141,6 +141,11 @@ fn mock(config: &MockBackend) -> Mock {
     let laws =
         Laws { ttft: constant(config.ttft.as_ref().unwrap()), tbt: constant(config.tbt.as_ref().unwrap()) };
     Mock::new(config, laws, "w", 1).unwrap()
+}
+
+/// The mock with its faults.
+fn faulty(config: &MockBackend) -> Faulty<Mock> {
+    Faulty::new(mock(config), FaultPlan::new(&config.faults, "w", 1))
 }
 
 fn run_on(

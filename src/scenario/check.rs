@@ -1,11 +1,12 @@
 //! What no schema can say: keys that need or exclude each other, and values that make no sense.
 
+mod mock;
+
 use super::diagnostic::{Diagnostic, quote};
 use super::found::Found;
 use super::node::Node;
 use super::source::Span;
 use super::types::Workload;
-use crate::backend::config::{Kv, MockBackend, Mode};
 use crate::plan::config::{Load, Output, Prompt, StagesLoad, TooLong, TraceFormat, TracePrompt, Warmup};
 use crate::sample::{Time, Tokens};
 
@@ -121,83 +122,6 @@ impl Part<'_> {
     fn bounded<T: PartialOrd + Copy>(&mut self, min: Option<T>, max: Option<T>) {
         if let (Some(min), Some(max)) = (min, max) {
             self.ordered(min, max);
-        }
-    }
-
-    /// Checks a mock backend.
-    pub fn mock(&mut self, mock: &MockBackend) {
-        match mock.mode {
-            Mode::Fixed => self.fixed_mock(mock),
-            Mode::Batched => self.batched_mock(mock),
-        }
-        self.above_zero("rate_cap", mock.rate_cap.map(|rate| rate.0 > 0.0));
-        if let Some(kv) = &mock.kv {
-            self.at(&["kv"]).kv(kv);
-        }
-    }
-
-    fn fixed_mock(&mut self, mock: &MockBackend) {
-        for (key, law) in [("ttft", &mock.ttft), ("tbt", &mock.tbt)] {
-            match law {
-                Some(law) => self.at(&[key]).time(law),
-                None => self.lacks(key, "the mock's fixed mode", "10ms"),
-            }
-        }
-        self.out_of_mode(&["preset", "cost", "engine", "speculative"], "batched");
-    }
-
-    fn batched_mock(&mut self, mock: &MockBackend) {
-        self.out_of_mode(&["ttft", "tbt", "rate_cap"], "fixed");
-        self.one_of("the mock's batched mode", &["preset", "cost"], "one of them says what a step costs");
-        if mock.kv.is_none() {
-            self.lacks("kv", "the mock's batched mode", "{ tokens: 65536 }");
-        }
-        if mock.cost.is_some_and(|cost| cost.base_ms + cost.weights_ms + cost.token_us <= 0.0) {
-            self.at(&["cost"]).wrong("a step without a cost takes no time, so no load would ever end");
-        }
-        if let Some(speculative) = &mock.speculative {
-            let given = speculative.accept.0.len();
-            if given > 1 && given != speculative.tokens as usize {
-                let message = format!("{given} probabilities for {} drafts", speculative.tokens);
-                self.at(&["speculative", "accept"]).wrong(message);
-            }
-        }
-    }
-
-    fn lacks(&mut self, key: &str, owner: &str, example: &str) {
-        let diagnostic = Diagnostic::error(self.key_span(), format!("{owner} needs `{key}`"))
-            .help(format!("write `{key}: {example}`"));
-        self.report(diagnostic);
-    }
-
-    /// Keys that only another mode reads.
-    fn out_of_mode(&mut self, keys: &[&str], mode: &str) {
-        for key in keys {
-            if let Some(span) = below(self.node, key).1 {
-                let diagnostic = Diagnostic::error(span, format!("`{key}` belongs to `mode: {mode}`"))
-                    .help(format!("take it out, or set `mode: {mode}`"));
-                self.report(diagnostic);
-            }
-        }
-    }
-
-    fn kv(&mut self, kv: &Kv) {
-        self.one_of("the KV cache", &["tokens", "blocks", "bytes"], "one of them gives its size");
-        if kv.bytes.is_some() && kv.bytes_per_token.is_none() {
-            let diagnostic =
-                Diagnostic::error(self.at(&["bytes"]).key_span(), "`bytes` needs `bytes_per_token`")
-                    .note("bytes per token: 2 × layers × KV heads × head size × bytes per number");
-            self.report(diagnostic);
-        }
-        let block = u64::from(kv.block_tokens);
-        let short = match (kv.tokens, kv.bytes, kv.bytes_per_token) {
-            (Some(tokens), _, _) => Some(("tokens", u64::from(tokens.0) < block)),
-            (_, Some(bytes), Some(each)) => Some(("bytes", bytes.0 / each.max(1) < block)),
-            _ => None,
-        };
-        if let Some((key, true)) = short {
-            let message = format!("the KV cache holds not one block of {block} tokens");
-            self.at(&[key]).wrong(message);
         }
     }
 

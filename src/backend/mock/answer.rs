@@ -47,15 +47,20 @@ impl Answers {
         self.kept = true;
     }
 
-    fn given(&self, index: u64) -> Option<&Given> {
-        let draws = key(&[self.seed, ANSWER]);
-        self.given.iter().find(|given| hits(&given.matches, index, &[draws, given.number]))
+    /// Whether responses are told.
+    pub(super) fn are_kept(&self) -> bool {
+        self.kept
+    }
+
+    fn given(&self, recipe: &Recipe) -> Option<&Given> {
+        let (draws, prompt) = (key(&[self.seed, ANSWER]), recipe.prompt.tokens());
+        self.given.iter().find(|given| hits(&given.matches, recipe.index, prompt, [draws, given.number]))
     }
 
     /// The recipe as the mock plays it: an answer that may end by itself is no longer than its text.
     pub(super) fn own(&self, recipe: &Recipe) -> Recipe {
         let mut own = recipe.clone();
-        if let Some(given) = self.given(recipe.index).filter(|_| !recipe.forced) {
+        if let Some(given) = self.given(recipe).filter(|_| !recipe.forced) {
             own.output_tokens = own.output_tokens.min(given.tokens);
         }
         own
@@ -68,7 +73,7 @@ impl Answers {
         }
         let tokens = recipe.output_tokens;
         let words = |tokens| tokenizer::Mock.text_of(tokens, key(&[recipe.seed, ANSWER]));
-        let (text, reason) = match self.given(recipe.index) {
+        let (text, reason) = match self.given(recipe) {
             None => (words(tokens), "length"),
             Some(given) if tokens < given.tokens => (first_tokens(&given.text, tokens), "length"),
             Some(given) if tokens == given.tokens => {

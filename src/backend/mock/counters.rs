@@ -1,7 +1,7 @@
 //! What the mock counts, and what of it is known.
 
+use crate::backend::EngineStats;
 use crate::backend::config::MockBackend;
-use crate::backend::{EngineStats, InjectedFault};
 use crate::engine::KvCache;
 use crate::units::Ns;
 
@@ -23,13 +23,15 @@ pub(super) struct Counters {
     used_integral: u128,
     since: Ns,
     last: Ns,
+    /// Tokens that the cache held at the start, however it shrinks.
+    capacity: u64,
     weights: u64,
     bytes_per_token: Option<u64>,
     eviction_is_charged: bool,
 }
 
 impl Counters {
-    pub(super) fn new(config: &MockBackend) -> Self {
+    pub(super) fn new(config: &MockBackend, cache: Option<&KvCache>) -> Self {
         Self {
             written: 0,
             queried: 0,
@@ -44,6 +46,8 @@ impl Counters {
             used_integral: 0,
             since: 0,
             last: 0,
+            capacity: cache
+                .map_or(0, |cache| u64::from(cache.pool().total()) * u64::from(cache.block_tokens())),
             weights: config.weights.map_or(0, |size| size.0),
             bytes_per_token: config.kv.as_ref().and_then(|kv| kv.bytes_per_token),
             eviction_is_charged: config.kv.as_ref().is_some_and(|kv| kv.evict.is_some()),
@@ -70,8 +74,8 @@ impl Counters {
         (self.since, self.last) = (now, now);
     }
 
-    pub(super) fn stats(&self, now: Ns, cache: Option<&KvCache>, log: &[InjectedFault]) -> EngineStats {
-        let mut stats = EngineStats { faults: log.to_vec(), ..EngineStats::default() };
+    pub(super) fn stats(&self, now: Ns, cache: Option<&KvCache>) -> EngineStats {
+        let mut stats = EngineStats::default();
         stats.unavailable.push(("spec_accept_rate".into(), "speculation is off".into()));
         let Some(cache) = cache else {
             let names = [
@@ -91,7 +95,7 @@ impl Counters {
             return stats;
         };
         stats.kv_used_tokens = Some(self.resident_peak);
-        stats.kv_capacity_tokens = Some(u64::from(cache.pool().total()) * u64::from(cache.block_tokens()));
+        stats.kv_capacity_tokens = Some(self.capacity);
         stats.kv_total_tokens = Some(self.written);
         stats.evict_count = Some(self.evictions);
         stats.preempt_count = Some(self.preemptions);

@@ -15,6 +15,7 @@ mod batched;
 mod cost;
 mod counters;
 mod fault;
+mod faulty;
 mod sequence;
 #[cfg(test)]
 mod tests;
@@ -28,13 +29,14 @@ use rustc_hash::FxHashMap;
 use self::answer::Answers;
 pub use self::batched::Batched;
 use self::counters::Counters;
-use self::fault::Faults;
+pub use self::fault::FaultPlan;
+pub use self::faulty::Faulty;
 use self::sequence::{Running, Sequence, State};
-use super::config::{FaultAction, Kv, MockBackend, Mode};
-use super::{EngineStats, Finish, InjectedFault, RequestId, Sink, Stepped};
+use super::config::{Kv, MockBackend, Mode};
+use super::{EngineStats, Finish, RequestId, Sink, Stepped};
 use crate::engine::KvCache;
 use crate::plan::Recipe;
-use crate::record::{Outcome, Phase, TokenSource};
+use crate::record::{Outcome, TokenSource};
 use crate::sample::{BadLaw, Draws, Quantity, Sampler, Time};
 use crate::units::{Duration, Ns};
 
@@ -49,10 +51,27 @@ pub fn open(
     seed: u64,
     dir: &Path,
 ) -> Result<Box<dyn Stepped>, MockError> {
+    let faults = FaultPlan::new(&config.faults, family, seed);
     Ok(match config.mode {
-        Mode::Fixed => Box::new(Mock::open(config, family, seed, dir)?),
-        Mode::Batched => Box::new(Batched::open(config, family, seed)?),
+        Mode::Fixed => with_faults(Mock::open(config, family, seed, dir)?, faults),
+        Mode::Batched => with_faults(Batched::open(config, family, seed)?, faults),
     })
+}
+
+fn with_faults(engine: impl Engine + 'static, faults: FaultPlan) -> Box<dyn Stepped> {
+    if faults.is_empty() { Box::new(engine) } else { Box::new(Faulty::new(engine, faults)) }
+}
+
+/// What can be done to an engine as a whole.
+pub trait Engine: Stepped {
+    /// The engine stands still from `now` until `until`: what is under way takes that much longer, and nothing new begins.
+    fn hold(&mut self, now: Ns, until: Ns);
+
+    /// The KV cache, if there is one.
+    fn cache_mut(&mut self) -> Option<&mut KvCache>;
+
+    /// How often a request that is in the engine was preempted; 0 for an unknown one.
+    fn preemptions(&self, id: RequestId) -> u32;
 }
 
 /// The two laws of a mock, made ready for drawing: nanoseconds.
@@ -111,7 +130,6 @@ type Queue = BinaryHeap<Reverse<Due>>;
 #[derive(Debug)]
 pub struct Mock {
     laws: Laws,
-    faults: Faults,
     answers: Answers,
     kv: Option<KvCache>,
     /// What one eviction costs.
@@ -120,6 +138,8 @@ pub struct Mock {
     pace: Ns,
     /// No token comes before this.
     gate: Ns,
+    /// Nobody is admitted before this.
+    held: Ns,
     sequences: Vec<Sequence>,
     vacant: Vec<u32>,
     ids: FxHashMap<RequestId, u32>,
@@ -138,12 +158,11 @@ pub struct Mock {
     /// Sequences whose token needs a slot at this instant; kept for its memory.
     unplaced: Vec<u32>,
     counters: Counters,
-    log: Vec<InjectedFault>,
 }
 
 impl Mock {
     /// A mock for one cell. `family` is the workload's name in the scenario, `seed` the scenario's: together they decide
-    /// which requests a fault hits.
+    /// which texts requests are answered with.
     ///
     /// # Errors
     /// When the KV cache has no usable size, or the rate cap is 0.
@@ -156,13 +175,13 @@ impl Mock {
         };
         Ok(Self {
             laws,
-            faults: Faults::new(&config.faults, family, seed),
             answers: Answers::new(&config.responses, family, seed),
-            counters: Counters::new(config),
+            counters: Counters::new(config, kv.as_ref()),
             kv,
             evict: config.kv.as_ref().and_then(|kv| kv.evict).map_or(0, |cost| cost.0),
             pace,
             gate: 0,
+            held: 0,
             sequences: Vec::new(),
             vacant: Vec::new(),
             ids: FxHashMap::default(),
@@ -175,7 +194,6 @@ impl Mock {
             preempted_at: None,
             retry: false,
             unplaced: Vec::new(),
-            log: Vec::new(),
         })
     }
 
@@ -263,8 +281,8 @@ impl Mock {
             }
         }
         self.unplaced = unplaced;
-        if self.admission_is_open() {
-            self.admit(at);
+        if self.admission_is_open() && at >= self.held {
+            self.admit(at, sink);
         }
         self.prune();
     }
@@ -285,12 +303,8 @@ impl Mock {
 
     /// A sequence's token, or its end.
     fn tell(&mut self, slot: u32, at: Ns, sink: &mut dyn Sink) {
-        let sequence = &self.sequences[slot as usize];
-        if let Some((outcome, message)) = sequence.early_end() {
-            if let Some(action) = sequence.fault.as_ref().filter(|_| outcome != Outcome::Refused) {
-                self.log.push(fault::entry(&sequence.recipe, action, at));
-            }
-            self.finish(slot, at, outcome, Some(message), sink);
+        if let Some(message) = self.sequence(slot).refusal.take() {
+            self.finish(slot, at, Outcome::Refused, Some(message), sink);
             return;
         }
         self.compute(slot);
@@ -303,12 +317,6 @@ impl Mock {
         if sequence.emitted >= sequence.recipe.output_tokens {
             self.finish(slot, at, Outcome::Success, None, sink);
             return;
-        }
-        if let Some(FaultAction::Stall(stall)) = &sequence.fault
-            && stall.after_tokens == sequence.emitted
-        {
-            sequence.pause = stall.pause.0;
-            self.log.push(fault::entry(&sequence.recipe, &FaultAction::Stall(stall.clone()), at));
         }
         self.unplaced.push(slot);
     }
@@ -341,11 +349,9 @@ impl Mock {
                 return;
             }
         };
-        let sequence = self.sequence(slot);
-        let pause = std::mem::take(&mut sequence.pause);
         let gap = self.gap(slot);
         let cost = self.charge(evictions);
-        let due = self.schedule(slot, at.saturating_add(gap).saturating_add(pause).saturating_add(cost));
+        let due = self.schedule(slot, at.saturating_add(gap).saturating_add(cost));
         self.tokens.push(Reverse(due));
     }
 
@@ -392,7 +398,7 @@ impl Mock {
         self.retry = true;
     }
 
-    fn admit(&mut self, at: Ns) {
+    fn admit(&mut self, at: Ns, sink: &mut dyn Sink) {
         self.retry = false;
         while let Some((slot, stamp)) = self.waiting.front().copied() {
             let sequence = &mut self.sequences[slot as usize];
@@ -415,12 +421,14 @@ impl Mock {
             self.waiting.pop_front();
             sequence.state = State::Running;
             sequence.admissions += 1;
-            let pause = std::mem::take(&mut sequence.pause);
+            if sequence.admissions == 1 {
+                sink.scheduled(sequence.id, at);
+            }
             self.running.push(&mut self.sequences, slot);
             let sequence = &self.sequences[slot as usize];
             let ttft = self.first(&sequence.recipe, sequence.admissions);
             let cost = self.charge(evictions);
-            let due = self.schedule(slot, at.saturating_add(ttft).saturating_add(pause).saturating_add(cost));
+            let due = self.schedule(slot, at.saturating_add(ttft).saturating_add(cost));
             self.tokens.push(Reverse(due));
         }
     }
@@ -466,8 +474,7 @@ impl Mock {
 
     /// Takes a request in and says where it is kept.
     fn store(&mut self, id: RequestId, recipe: &Recipe) -> u32 {
-        let fault = if recipe.phase == Phase::Measured { self.faults.of(recipe.index) } else { None };
-        let sequence = Sequence::new(id, self.answers.own(recipe), fault);
+        let sequence = Sequence::new(id, self.answers.own(recipe));
         let slot = if let Some(slot) = self.vacant.pop() {
             self.sequences[slot as usize] = sequence;
             slot
@@ -503,36 +510,23 @@ impl Stepped for Mock {
         self.now = self.now.max(now);
         let refusal = self.refusal(recipe);
         let slot = self.store(id, recipe);
-        match &self.sequences[slot as usize].fault {
-            Some(FaultAction::HttpStatus(_)) => {
-                let at = now.saturating_add(self.first(recipe, 1));
-                self.sequence(slot).state = State::Ending;
-                let due = self.schedule(slot, at);
-                self.ends.push(Reverse(due));
-            }
-            Some(action @ FaultAction::Timeout(_)) => {
-                self.log.push(fault::entry(recipe, action, now));
-                self.sequence(slot).state = State::Silent;
-            }
-            _ if refusal.is_some() => {
-                let sequence = self.sequence(slot);
-                sequence.state = State::Ending;
-                sequence.refusal = refusal;
-                let due = self.schedule(slot, now);
-                self.ends.push(Reverse(due));
-            }
-            _ => {
-                if let Some(kv) = &self.kv
-                    && kv.reuses()
-                {
-                    let size = kv.block_tokens();
-                    self.sequences[slot as usize].know_blocks(recipe.prompt.tokens() / size, size);
-                }
-                let stamp = self.stamp(slot);
-                self.retry |= self.waiting.is_empty();
-                self.waiting.push_back((slot, stamp));
-            }
+        if refusal.is_some() {
+            let sequence = self.sequence(slot);
+            sequence.state = State::Ending;
+            sequence.refusal = refusal;
+            let due = self.schedule(slot, now);
+            self.ends.push(Reverse(due));
+            return;
         }
+        if let Some(kv) = &self.kv
+            && kv.reuses()
+        {
+            let size = kv.block_tokens();
+            self.sequences[slot as usize].know_blocks(recipe.prompt.tokens() / size, size);
+        }
+        let stamp = self.stamp(slot);
+        self.retry |= self.waiting.is_empty();
+        self.waiting.push_back((slot, stamp));
     }
 
     fn cancel(&mut self, id: RequestId, now: Ns) {
@@ -544,7 +538,7 @@ impl Stepped for Mock {
 
     fn next_event(&self) -> Option<Ns> {
         let end = self.ends.peek().map(|Reverse(due)| due.at);
-        let admission = self.admission_is_open().then_some(self.now);
+        let admission = self.admission_is_open().then_some(self.held);
         // What was due before the last submission is due at once: time does not go back.
         [end, self.token_time(), admission].into_iter().flatten().min().map(|at| at.max(self.now))
     }
@@ -560,7 +554,24 @@ impl Stepped for Mock {
     }
 
     fn stats(&self, now: Ns) -> EngineStats {
-        self.counters.stats(now, self.kv.as_ref(), &self.log)
+        self.counters.stats(now, self.kv.as_ref())
+    }
+}
+
+impl Engine for Mock {
+    fn hold(&mut self, now: Ns, until: Ns) {
+        let by = until.saturating_sub(now);
+        let later = |Reverse(due): Reverse<Due>| Reverse(Due { at: due.at.saturating_add(by), ..due });
+        self.tokens = std::mem::take(&mut self.tokens).into_iter().map(later).collect();
+        (self.gate, self.held) = (self.gate.max(until), self.held.max(until));
+    }
+
+    fn cache_mut(&mut self) -> Option<&mut KvCache> {
+        self.kv.as_mut()
+    }
+
+    fn preemptions(&self, id: RequestId) -> u32 {
+        self.ids.get(&id).map_or(0, |slot| self.sequences[*slot as usize].preemptions)
     }
 }
 

@@ -1,12 +1,9 @@
 //! One request inside the mock, and the order in which requests were admitted.
 
 use crate::backend::RequestId;
-use crate::backend::config::FaultAction;
 use crate::engine::BlockTable;
 use crate::plan::Recipe;
-use crate::record::Outcome;
 use crate::sample::Draws;
-use crate::units::Ns;
 
 /// Where a request stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,8 +14,6 @@ pub(super) enum State {
     Running,
     /// Ends without a token, and holds nothing.
     Ending,
-    /// Is never answered, and holds nothing.
-    Silent,
     /// Its place is vacant.
     Gone,
 }
@@ -30,7 +25,7 @@ pub(super) struct Sequence {
     pub(super) recipe: Recipe,
     pub(super) state: State,
     pub(super) table: BlockTable,
-    pub(super) fault: Option<FaultAction>,
+    /// Why it can never run.
     pub(super) refusal: Option<Box<str>>,
     /// Changes whenever what was scheduled for it no longer holds.
     pub(super) stamp: u64,
@@ -40,8 +35,6 @@ pub(super) struct Sequence {
     pub(super) computed: u32,
     pub(super) admissions: u32,
     pub(super) preemptions: u32,
-    /// How much longer its next token takes.
-    pub(super) pause: Ns,
     /// Its place in the order of admissions.
     pub(super) order: u64,
     gaps: Option<Box<Draws>>,
@@ -50,20 +43,18 @@ pub(super) struct Sequence {
 }
 
 impl Sequence {
-    pub(super) fn new(id: RequestId, recipe: Recipe, fault: Option<FaultAction>) -> Self {
+    pub(super) fn new(id: RequestId, recipe: Recipe) -> Self {
         Self {
             id,
             recipe,
             state: State::Waiting,
             table: BlockTable::default(),
-            fault,
             refusal: None,
             stamp: 0,
             emitted: 0,
             computed: 0,
             admissions: 0,
             preemptions: 0,
-            pause: 0,
             order: 0,
             gaps: None,
             before: None,
@@ -86,24 +77,6 @@ impl Sequence {
     pub(super) fn know_blocks(&mut self, blocks: u32, block_tokens: u32) {
         for index in self.table.known_blocks() as u64..u64::from(blocks) {
             self.table.push_content(self.recipe.block(index, block_tokens));
-        }
-    }
-
-    /// How it ends at the moment its next token is due, when it does.
-    pub(super) fn early_end(&self) -> Option<(Outcome, Box<str>)> {
-        if let Some(refusal) = &self.refusal {
-            return Some((Outcome::Refused, refusal.clone()));
-        }
-        match &self.fault {
-            Some(FaultAction::HttpStatus(status)) => {
-                let message = format!("injected fault: HTTP status {}", status.code);
-                Some((Outcome::HttpStatus(status.code), message.into()))
-            }
-            Some(FaultAction::Disconnect(fault)) if fault.after_tokens == self.emitted => {
-                let message = format!("injected fault: disconnected after {} tokens", self.emitted);
-                Some((Outcome::Disconnected, message.into()))
-            }
-            _ => None,
         }
     }
 }

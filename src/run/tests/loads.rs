@@ -155,12 +155,13 @@ fn what_follows_a_failure_is_skipped_to_the_end() {
     let wanted = vec![recipe(0, 16, 2), after(1, 0, MS), after(2, 1, MS), after(3, 2, MS), recipe(4, 16, 2)];
     let index =
         RequestMatch { index: Some(crate::backend::config::IndexList(vec![1])), ..RequestMatch::default() };
-    let status = FaultAction::HttpStatus(crate::backend::config::StatusFault { code: 503 });
-    let mut backend = mock(&MockBackend { faults: vec![fault(index, status)], ..config(10 * MS, 5 * MS) });
+    let status =
+        FaultAction::HttpStatus(crate::backend::config::StatusFault { code: 503, retry_after: None });
+    let mut backend = faulty(&MockBackend { faults: vec![fault(index, status)], ..config(10 * MS, 5 * MS) });
     let (_, kept) = run_on(&plan(closed(1)), wanted, &mut backend, Clock::Virtual);
     assert_eq!(kept.outcomes(), [Success, HttpStatus(503), Skipped, Skipped, Success]);
-    assert_eq!(kept.sent(), [Some(0), Some(16), None, None, Some(26)]);
-    assert_eq!(kept.ends()[2..4], [26, 26]);
+    assert_eq!(kept.sent(), [Some(0), Some(16), None, None, Some(17)]);
+    assert_eq!(kept.ends()[2..4], [16, 16]);
     assert_eq!(kept.records()[2].message.as_deref(), Some("the request it follows failed"));
 }
 

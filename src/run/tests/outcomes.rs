@@ -1,7 +1,7 @@
 //! How requests and runs end.
 
 use super::*;
-use crate::backend::config::{DisconnectFault, IndexList, StallFault, StatusFault, TimeoutFault};
+use crate::backend::config::{CloseBy, DisconnectFault, IndexList, StallFault, StatusFault, TimeoutFault};
 use crate::backend::{EngineStats, Finish, RequestId, Sink};
 use crate::record::TokenSource;
 
@@ -9,18 +9,27 @@ fn indexes(list: &[u64]) -> RequestMatch {
     RequestMatch { index: Some(IndexList(list.to_vec())), ..RequestMatch::default() }
 }
 
-fn faulty(faults: Vec<Fault>) -> Mock {
-    mock(&MockBackend { faults, ..config(10 * MS, 5 * MS) })
+fn with(faults: Vec<Fault>) -> Faulty<Mock> {
+    faulty(&MockBackend { faults, ..config(10 * MS, 5 * MS) })
 }
 
 fn all_faults() -> Vec<Fault> {
     vec![
-        fault(indexes(&[1]), FaultAction::HttpStatus(StatusFault { code: 429 })),
+        fault(indexes(&[1]), FaultAction::HttpStatus(StatusFault { code: 429, retry_after: None })),
         fault(indexes(&[2]), FaultAction::Timeout(TimeoutFault {})),
-        fault(indexes(&[3]), FaultAction::Disconnect(DisconnectFault { after_tokens: 2 })),
-        fault(indexes(&[4]), FaultAction::Disconnect(DisconnectFault { after_tokens: 0 })),
+        fault(
+            indexes(&[3]),
+            FaultAction::Disconnect(DisconnectFault { after_tokens: 2, close: CloseBy::Fin }),
+        ),
+        fault(
+            indexes(&[4]),
+            FaultAction::Disconnect(DisconnectFault { after_tokens: 0, close: CloseBy::Fin }),
+        ),
         fault(indexes(&[5]), FaultAction::Stall(StallFault { after_tokens: 1, pause: Duration(7 * MS) })),
-        fault(indexes(&[6]), FaultAction::Disconnect(DisconnectFault { after_tokens: 4 })),
+        fault(
+            indexes(&[6]),
+            FaultAction::Disconnect(DisconnectFault { after_tokens: 4, close: CloseBy::Fin }),
+        ),
     ]
 }
 
@@ -28,12 +37,12 @@ fn all_faults() -> Vec<Fault> {
 fn each_fault_has_its_outcome_and_is_logged() {
     use Outcome::{Disconnected, HttpStatus, Success, TimedOut};
     let plan = WorkloadPlan { timeout: 100 * MS, ..plan(closed(7)) };
-    let (played, kept) = run_on(&plan, recipes(7, 16, 4), &mut faulty(all_faults()), Clock::Virtual);
+    let (played, kept) = run_on(&plan, recipes(7, 16, 4), &mut with(all_faults()), Clock::Virtual);
     assert_eq!(
         kept.outcomes(),
         [Success, HttpStatus(429), TimedOut, Disconnected, Disconnected, Success, Success]
     );
-    assert_eq!(kept.ends(), [25, 10, 100, 15, 10, 32, 25]);
+    assert_eq!(kept.ends(), [25, 0, 100, 15, 10, 32, 25]);
     assert_eq!(kept.each(|record| record.output_tokens), [4, 0, 0, 2, 0, 4, 4]);
     assert_eq!(kept.records()[5].longest_gap, 12 * MS);
     let log: Vec<_> = played
@@ -45,11 +54,11 @@ fn each_fault_has_its_outcome_and_is_logged() {
     assert_eq!(
         log,
         [
-            (2, "timeout", 0),
-            (1, "http_status", 10),
-            (4, "disconnect", 10),
-            (5, "stall", 10),
-            (3, "disconnect", 20)
+            (Some(1), "http_status", 0),
+            (Some(2), "timeout", 0),
+            (Some(4), "disconnect", 10),
+            (Some(5), "stall", 15),
+            (Some(3), "disconnect", 20)
         ]
     );
     assert_eq!(kept.records()[1].message.as_deref(), Some("injected fault: HTTP status 429"));
@@ -60,9 +69,10 @@ fn each_fault_has_its_outcome_and_is_logged() {
 fn warm_up_is_spared() {
     let mut wanted = vec![warm(recipe(0, 16, 2))];
     wanted.extend(recipes(3, 16, 2));
-    let always = fault(RequestMatch::default(), FaultAction::HttpStatus(StatusFault { code: 500 }));
+    let always =
+        fault(RequestMatch::default(), FaultAction::HttpStatus(StatusFault { code: 500, retry_after: None }));
     let plan = WorkloadPlan { warmup: WarmupPlan::Requests(1), ..plan(closed(1)) };
-    let (played, kept) = run_on(&plan, wanted, &mut faulty(vec![always]), Clock::Virtual);
+    let (played, kept) = run_on(&plan, wanted, &mut with(vec![always]), Clock::Virtual);
     assert_eq!(kept.outcomes()[0], Outcome::Success);
     assert_eq!(kept.outcomes()[1..], [Outcome::HttpStatus(500); 3]);
     assert_eq!(played.stats.faults.len(), 3);
@@ -72,7 +82,7 @@ fn warm_up_is_spared() {
 fn never_answered_requests_end_by_their_timeout() {
     let never = fault(RequestMatch::default(), FaultAction::Timeout(TimeoutFault {}));
     let plan = WorkloadPlan { timeout: 30 * MS, ..plan(closed(2)) };
-    let (played, kept) = run_on(&plan, recipes(4, 16, 2), &mut faulty(vec![never]), Clock::Virtual);
+    let (played, kept) = run_on(&plan, recipes(4, 16, 2), &mut with(vec![never]), Clock::Virtual);
     assert_eq!(kept.outcomes(), [Outcome::TimedOut; 4]);
     assert_eq!(kept.ends(), [30, 30, 60, 60]);
     assert_eq!(played.ending, Ending::Complete);
@@ -299,7 +309,7 @@ fn both_clocks_give_the_same_records() {
     let scenario = || {
         let faults = all_faults();
         let cache = Kv { blocks: Some(12), tokens: None, ..kv(0) };
-        let backend = mock(&MockBackend { faults, kv: Some(cache), ..config(4 * MS, MS / 2) });
+        let backend = faulty(&MockBackend { faults, kv: Some(cache), ..config(4 * MS, MS / 2) });
         let mut wanted = recipes(12, 20, 30);
         wanted[9].cancel_after = Some(2);
         (WorkloadPlan { timeout: 60 * MS, ..plan(closed(4)) }, wanted, backend)
@@ -318,7 +328,7 @@ fn both_clocks_give_the_same_records() {
     }
     let gaps = |kept: &Kept| kept.0.iter().flat_map(|(_, gaps)| gaps).map(|run| run.count).sum::<u32>();
     assert_eq!(gaps(&real), gaps(&simulated));
-    assert_eq!(backend.cache().unwrap().pool().used(), 0);
+    assert_eq!(backend.engine().cache().unwrap().pool().used(), 0);
 }
 
 #[test]

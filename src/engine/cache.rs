@@ -65,7 +65,7 @@ pub struct Admission {
 }
 
 /// A pool with its index.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct KvCache {
     pool: BlockPool,
     index: PrefixIndex,
@@ -185,22 +185,35 @@ impl KvCache {
         if missing > self.pool.free() as usize {
             return None;
         }
-        let mut evictions = 0;
-        for _ in 0..missing {
-            let (block, evicted) = self.pool.take()?;
-            table.blocks.push(block);
-            if let Some(hash) = evicted {
-                self.index.forget(hash, block);
-                evictions += 1;
-            }
-        }
+        let evictions = (0..missing).map(|_| self.extend(table)).sum();
+        self.count(tokens.saturating_sub(table.tokens));
+        self.settle(table, tokens);
+        Some(evictions)
+    }
+
+    /// Gives a table one more block, without slots. The number of cached blocks that were dropped for it, 0 or 1; nothing
+    /// happens when no block is free.
+    pub(super) fn extend(&mut self, table: &mut BlockTable) -> u32 {
+        let Some((block, evicted)) = self.pool.take() else { return 0 };
+        table.blocks.push(block);
+        let Some(hash) = evicted else { return 0 };
+        self.index.forget(hash, block);
+        1
+    }
+
+    /// Counts `tokens` tokens as resident that [`Self::settle`] gives their slots later.
+    pub(super) fn count(&mut self, tokens: u32) {
+        self.pool.count(tokens);
+    }
+
+    /// Gives slots in the blocks of a table to its tokens up to the first `tokens`, which are counted already.
+    pub(super) fn settle(&mut self, table: &mut BlockTable, tokens: u32) {
         while table.tokens < tokens {
             let room = self.block_tokens - table.tokens % self.block_tokens;
             let filled = room.min(tokens - table.tokens);
-            self.pool.fill(table.blocks[(table.tokens / self.block_tokens) as usize], filled);
+            self.pool.settle(table.blocks[(table.tokens / self.block_tokens) as usize], filled);
             table.tokens += filled;
         }
-        Some(evictions)
     }
 
     /// Takes back the slots behind the first `tokens` tokens, which must not reach into published blocks. The blocks

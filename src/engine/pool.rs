@@ -9,7 +9,7 @@ pub struct BlockId(u32);
 /// The end of a list of blocks.
 const NONE: u32 = u32::MAX;
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 struct Block {
     /// How many tables hold it.
     refs: u32,
@@ -26,7 +26,7 @@ struct Block {
 ///
 /// Free blocks form a list ordered by when they were freed: never-used ones come first, then the longest unused. A block
 /// keeps its hash on the list, so that a later request can take it back.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct BlockPool {
     blocks: Vec<Block>,
     head: u32,
@@ -126,8 +126,18 @@ impl BlockPool {
 
     /// Gives slots in a held block to `tokens` more tokens.
     pub fn fill(&mut self, id: BlockId, tokens: u32) {
-        self.block_mut(id).filled += tokens;
+        self.count(tokens);
+        self.settle(id, tokens);
+    }
+
+    /// Counts `tokens` tokens as resident whose block is told later, by [`Self::settle`].
+    pub(super) fn count(&mut self, tokens: u32) {
         self.resident += u64::from(tokens);
+    }
+
+    /// Gives slots in a held block to `tokens` tokens that are counted already.
+    pub(super) fn settle(&mut self, id: BlockId, tokens: u32) {
+        self.block_mut(id).filled += tokens;
     }
 
     /// Takes the slots of the last `tokens` tokens of a held block back.

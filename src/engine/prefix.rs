@@ -16,14 +16,14 @@ pub fn chain(before: Option<BlockHash>, content: u64) -> BlockHash {
 }
 
 /// The blocks that hold one content, the longest published one first.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 struct Twins {
     first: BlockId,
     last: BlockId,
 }
 
 /// The neighbours of a block among those of equal content.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 struct Neighbours {
     before: Option<BlockId>,
     after: Option<BlockId>,
@@ -33,7 +33,7 @@ struct Neighbours {
 ///
 /// Blocks of equal content stand beside each other, as in vLLM, which never exchanges a block that a sequence has: of
 /// two, the one that was published first is found, and when it is dropped the other one is.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct PrefixIndex {
     blocks: FxHashMap<BlockHash, Twins>,
     /// Only of blocks that are not alone with their content.

@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 
 use rustc_hash::FxHashMap;
 
+use self::wheel::Wheel;
 use super::cache::{BlockTable, KvCache};
 use super::pool::BlockId;
 use super::step::{Emission, Scheduled, Step};
@@ -150,6 +151,13 @@ struct Sequence<C> {
     /// Tokens whose keys and values are in its blocks.
     computed: u32,
     preemptions: u32,
+    /// Its place among all admissions.
+    order: u64,
+    /// Whether it rides, and up to which turn of the wheel its numbers are right.
+    rides: bool,
+    since: u64,
+    /// Whether each of its tokens is told.
+    followed: bool,
     table: BlockTable,
     /// `None` when its place is vacant.
     content: Option<C>,
@@ -159,6 +167,19 @@ impl<C: Content> Sequence<C> {
     /// Tokens of prompt and output so far.
     fn total(&self) -> u32 {
         self.prompt + self.emitted
+    }
+
+    /// What is told of `tokens` tokens that it has just emitted.
+    fn emission(&self, tokens: u32) -> Emission {
+        Emission {
+            id: self.id,
+            tokens,
+            first: self.emitted == tokens,
+            last: self.emitted == self.output,
+            prompt_tokens: self.prompt,
+            preemptions: self.preemptions,
+            rode: self.rides && !self.followed,
+        }
     }
 
     /// Tells the table the content of the first `blocks` full blocks.
@@ -185,6 +206,8 @@ pub struct Scheduler<C> {
     running: Vec<u32>,
     /// Slots and serials, the next one first. Entries of cancelled requests are skipped.
     waiting: VecDeque<(u32, u64)>,
+    admissions: u64,
+    wheel: Wheel,
     step: Step,
     in_flight: bool,
     ledger: Ledger,
@@ -202,6 +225,8 @@ impl<C: Content> Scheduler<C> {
             ids: FxHashMap::default(),
             running: Vec::new(),
             waiting: VecDeque::new(),
+            admissions: 0,
+            wheel: Wheel::default(),
             step: Step::default(),
             in_flight: false,
             ledger: Ledger::default(),
@@ -284,6 +309,10 @@ impl<C: Content> Scheduler<C> {
             emitted: 0,
             computed: 0,
             preemptions: 0,
+            order: 0,
+            rides: false,
+            since: 0,
+            followed: false,
             table: BlockTable::default(),
             content: Some(request.content),
         };
@@ -316,8 +345,12 @@ impl<C: Content> Scheduler<C> {
     /// Gives a request up: its blocks are released, and the step in flight brings nothing of it. Unknown ids are ignored.
     pub fn cancel(&mut self, id: u64) {
         let Some(slot) = self.ids.get(&id).copied() else { return };
-        if self.sequences[slot as usize].state == State::Running {
-            self.running.retain(|other| *other != slot);
+        let sequence = &self.sequences[slot as usize];
+        if sequence.state == State::Running {
+            if sequence.rides {
+                self.alight(slot, u32::from(self.in_flight));
+            }
+            self.leave(slot);
         }
         self.vacate(slot);
         self.ledger.cancelled += 1;
@@ -334,7 +367,7 @@ impl<C: Content> Scheduler<C> {
         let mut tries = 0;
         while !self.in_flight {
             self.schedule();
-            self.in_flight = !self.step.sequences.is_empty();
+            self.in_flight = self.step.batch() > 0;
             tries += 1;
             if tries == TRIES {
                 return Err(self.stuck());
@@ -354,11 +387,12 @@ impl<C: Content> Scheduler<C> {
 
     fn schedule(&mut self) {
         self.step.clear();
-        let budget = self.schedule_running();
+        let budget = self.schedule_riders();
+        let budget = self.schedule_running(budget);
         if self.step.preemptions == 0 {
             self.admit(budget);
         }
-        let (batch, counters) = (self.step.sequences.len() as u32, &mut self.counters);
+        let (batch, counters) = (self.step.batch(), &mut self.counters);
         counters.steps += u64::from(batch > 0);
         counters.batched += u64::from(batch);
         counters.max_batch = counters.max_batch.max(batch);
@@ -367,10 +401,9 @@ impl<C: Content> Scheduler<C> {
         counters.preemptions += u64::from(self.step.preemptions);
     }
 
-    /// Rule 1. What is left of the token budget.
-    fn schedule_running(&mut self) -> u32 {
-        let mut budget = self.limits.tokens;
-        let mut at = 0;
+    /// Rule 1, for those who do not ride. What is left of the token budget.
+    fn schedule_running(&mut self, mut budget: u32) -> u32 {
+        let mut at = self.wheel.riders as usize;
         while at < self.running.len() && budget > 0 {
             let slot = self.running[at];
             let sequence = &self.sequences[slot as usize];
@@ -439,6 +472,8 @@ impl<C: Content> Scheduler<C> {
                 return;
             };
             sequence.state = State::Running;
+            sequence.order = self.admissions;
+            self.admissions += 1;
             sequence.computed = admission.hit_tokens;
             if sequence.preemptions == 0 && self.cache.reuses() {
                 self.counters.queried_tokens += u64::from(total);
@@ -483,8 +518,9 @@ impl<C: Content> Scheduler<C> {
         if !std::mem::take(&mut self.in_flight) {
             return;
         }
-        let step = std::mem::take(&mut self.step);
+        self.finish_riders(&mut emit);
         let mut ended = false;
+        let step = std::mem::take(&mut self.step);
         for scheduled in &step.sequences {
             let sequence = &mut self.sequences[scheduled.slot as usize];
             if sequence.serial != scheduled.serial || sequence.state != State::Running {
@@ -505,16 +541,9 @@ impl<C: Content> Scheduler<C> {
             if tokens == 0 {
                 continue;
             }
-            let last = sequence.emitted == sequence.output;
-            emit(Emission {
-                id: sequence.id,
-                tokens,
-                first: sequence.emitted == tokens,
-                last,
-                prompt_tokens: sequence.prompt,
-                preemptions: sequence.preemptions,
-            });
-            if last {
+            let emission = sequence.emission(tokens);
+            emit(emission);
+            if emission.last {
                 self.vacate(scheduled.slot);
                 self.ledger.finished += 1;
                 ended = true;
@@ -525,6 +554,7 @@ impl<C: Content> Scheduler<C> {
             let sequences = &self.sequences;
             self.running.retain(|slot| sequences[*slot as usize].state == State::Running);
         }
+        self.board();
     }
 
     /// Forgets a sequence and frees what it holds.
@@ -539,6 +569,7 @@ impl<C: Content> Scheduler<C> {
 }
 
 mod check;
+mod wheel;
 
 #[cfg(test)]
 mod tests;

@@ -31,8 +31,10 @@ impl Scheduled {
 /// A step: sequences in the order of their admission, and the totals that its duration depends on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Step {
-    /// What each sequence does. Never empty.
+    /// What each sequence does that does not ride (see [`Scheduler::fold_steps`](super::Scheduler::fold_steps)).
     pub sequences: Vec<Scheduled>,
+    /// Sequences that ride: each decodes one token.
+    pub riding: u32,
     /// Tokens in all, drafts included.
     pub tokens: u32,
     /// Sequences that decode.
@@ -49,6 +51,19 @@ pub struct Step {
 }
 
 impl Step {
+    /// Sequences in all. Never 0.
+    pub fn batch(&self) -> u32 {
+        self.sequences.len() as u32 + self.riding
+    }
+
+    /// `count` sequences decode one token each, behind `context` tokens together.
+    pub(super) fn ride(&mut self, count: u32, context: u64) {
+        self.riding += count;
+        self.tokens += count;
+        self.decoding += count;
+        self.kv_tokens += context;
+    }
+
     pub(super) fn clear(&mut self) {
         let mut sequences = std::mem::take(&mut self.sequences);
         sequences.clear();
@@ -83,4 +98,6 @@ pub struct Emission {
     pub prompt_tokens: u32,
     /// Times it was preempted so far.
     pub preemptions: u32,
+    /// Whether it rode until then, so that the step itself brought this token.
+    pub rode: bool,
 }

@@ -11,7 +11,7 @@ impl StepCost {
         let (weights, compute) = (self.weights_ms * 1e6, self.token_us * 1e3 * f64::from(step.tokens));
         let ns = self.base_ms * 1e6
             + smooth_max(weights, compute, self.knee)
-            + self.sequence_us * 1e3 * step.sequences.len() as f64
+            + self.sequence_us * 1e3 * f64::from(step.batch())
             + self.kv_token_ns * step.kv_tokens as f64
             + self.prefill_pair_ps * 1e-3 * step.prefill_pairs as f64;
         libm::round(ns) as Ns

@@ -9,7 +9,9 @@ impl<C: Content> Scheduler<C> {
     ///
     /// # Errors
     /// The first rule that does not hold.
-    pub fn check(&self) -> Result<(), String> {
+    pub fn check(&mut self) -> Result<(), String> {
+        self.catch_up();
+        self.check_wheel()?;
         self.cache.check(self.sequences.iter().map(|sequence| &sequence.table))?;
         let mut states = [0; 2];
         for (slot, sequence) in (0..).zip(&self.sequences) {
@@ -60,7 +62,8 @@ impl<C: Content> Scheduler<C> {
         }
         let steps = if self.in_flight { self.step.sequences.as_slice() } else { &[] };
         let scheduled = steps.iter().find(|s| s.slot == slot && s.serial == sequence.serial);
-        let slots = sequence.computed + scheduled.map_or(0, |scheduled| scheduled.tokens);
+        let riding = u32::from(self.in_flight && sequence.rides);
+        let slots = sequence.computed + riding + scheduled.map_or(0, |scheduled| scheduled.tokens);
         if slots != sequence.table.tokens() || sequence.computed >= sequence.total() {
             return Err(format!(
                 "request {} has {} slots and {} computed of {} tokens",

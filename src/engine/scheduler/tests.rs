@@ -6,6 +6,8 @@ use super::*;
 use crate::engine::Speculation;
 use crate::sample::key;
 
+mod wheel;
+
 /// Content of its own but for a shared prefix of so many blocks.
 #[derive(Debug, Clone)]
 struct Own {

@@ -33,6 +33,10 @@ pub trait Stepped: Send {
     /// Plays everything up to and including `to`, telling `sink` in order of time.
     fn advance(&mut self, to: Ns, sink: &mut dyn Sink);
 
+    /// Allows the engine to tell whole steps ([`Sink::step`]) in place of each request's token. For a caller that does not
+    /// look at tokens one by one. An engine without steps goes on as before.
+    fn fold_steps(&mut self) {}
+
     /// Called once when measuring starts at `now`: counters, peaks and averages of [`Self::stats`] count from here.
     fn start_measuring(&mut self, now: Ns);
 
@@ -40,7 +44,8 @@ pub trait Stepped: Send {
     fn stats(&self, now: Ns) -> EngineStats;
 }
 
-/// Hears what happens to requests. Called once per step and request, never once per token of a burst.
+/// Hears what happens to requests. Called once per step and request, never once per token of a burst; from an engine that
+/// folds its steps ([`Stepped::fold_steps`]) once per step.
 pub trait Sink {
     /// `count` tokens of a request: the first at `at`, each further one `gap` later.
     fn tokens(&mut self, id: RequestId, at: Ns, gap: Ns, count: u32);
@@ -52,6 +57,18 @@ pub trait Sink {
     fn usage(&mut self, _id: RequestId, _output_tokens: u32) {}
     /// A request ended at `at`. For a success this is the time of its last token.
     fn finished(&mut self, id: RequestId, at: Ns, end: Finish);
+    /// One token of every request that rides came at `at`, `gap` after its one before.
+    fn step(&mut self, at: Ns, gap: Ns) {
+        let _ = (at, gap);
+    }
+    /// From here on the request rides: its tokens come with [`Self::step`], until it alights or something is told of it.
+    fn board(&mut self, id: RequestId) {
+        let _ = id;
+    }
+    /// The request rides no more: its tokens are told again.
+    fn alight(&mut self, id: RequestId) {
+        let _ = id;
+    }
 }
 
 /// How a request ended, as the backend tells it.

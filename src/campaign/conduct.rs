@@ -19,7 +19,7 @@ use crate::record::{GapRun, Outcome, Record};
 use crate::report::RunReport;
 use crate::run::journal::{self, Entry, Journal, JournalError};
 use crate::run::{CellKey, Ending, Flow, Observer, Played, Resume, RunError, Stop, play};
-use crate::units::seconds;
+use crate::units::{Ns, seconds};
 
 /// How a run is conducted.
 #[derive(Debug, Clone, Copy)]
@@ -374,5 +374,14 @@ impl Observer for Recorder<'_> {
             }
             Some(Ok(())) | None => Flow::Continue,
         }
+    }
+
+    fn pools_gaps(&self) -> bool {
+        // The journal keeps each request's own.
+        self.journal.is_none()
+    }
+
+    fn on_step(&mut self, gap: Ns, requests: u32) {
+        self.samples.push_gaps(gap, u64::from(requests));
     }
 }

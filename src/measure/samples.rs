@@ -50,6 +50,11 @@ impl Samples {
         self.records.push(record);
     }
 
+    /// Takes a gap that `count` measured requests had, which is not among those of their records.
+    pub fn push_gaps(&mut self, gap: Ns, count: u64) {
+        self.gaps.record_n(gap, count);
+    }
+
     /// Pools the samples of a further repeat (or shard) of the same cell. Push no single records afterwards.
     pub fn merge(&mut self, other: &Self) {
         self.records.extend(other.records.iter().cloned());

@@ -1,6 +1,7 @@
 //! A request between being sent and its record.
 
 use super::load::Start;
+use super::steps::Steps;
 use crate::backend::Finish;
 use crate::record::{GapRun, Outcome, Record, TokenSource};
 use crate::units::Ns;
@@ -18,6 +19,8 @@ pub(super) struct Flight {
     gaps: Vec<GapRun>,
     /// What the backend's usage says, where that is another number than came.
     usage: Option<u32>,
+    /// How many steps there were when it began to ride, while it does.
+    boarded: Option<u64>,
 }
 
 /// How a request ended, as this side sees it.
@@ -63,7 +66,30 @@ impl Flight {
             longest_gap: 0,
             gaps,
             usage: None,
+            boarded: None,
         }
+    }
+
+    /// From here on it has one token in each of the steps.
+    pub(super) fn board(&mut self, steps: &Steps) {
+        self.boarded = Some(steps.count());
+    }
+
+    /// Takes the tokens of the steps it rode along. Whether it did.
+    pub(super) fn alight(&mut self, steps: &Steps) -> bool {
+        let Some(boarded) = self.boarded.take() else { return false };
+        let tokens = (steps.count() - boarded) as u32;
+        if tokens > 0 {
+            self.tokens += tokens;
+            self.last = steps.last();
+            self.longest_gap = self.longest_gap.max(steps.longest_since(boarded));
+        }
+        true
+    }
+
+    /// How many steps there were when it began to ride.
+    pub(super) fn boarded(&self) -> Option<u64> {
+        self.boarded
     }
 
     /// Whether our side has had all the tokens it wanted and now cancels.

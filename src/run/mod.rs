@@ -9,6 +9,7 @@ mod flight;
 pub mod journal;
 mod load;
 mod play;
+mod steps;
 #[cfg(test)]
 mod tests;
 mod users;
@@ -64,8 +65,20 @@ pub enum RunError {
 
 /// Hears each record as its request ends, in order of ending.
 pub trait Observer {
-    /// `gaps` are the record's gaps between tokens, in order, equal neighbours joined.
+    /// `gaps` are the record's gaps between tokens, in order, equal neighbours joined; without those that
+    /// [`Self::on_step`] was told of.
     fn on_record(&mut self, record: &Record, gaps: &[GapRun]) -> Flow;
+
+    /// Whether it may be told of gaps by the step, because it pools them and does not ask whose they are.
+    fn pools_gaps(&self) -> bool {
+        false
+    }
+
+    /// `requests` measured requests, each of which has its record now or later, had a gap of this length between two
+    /// tokens. Called only where [`Self::pools_gaps`] says so.
+    fn on_step(&mut self, gap: Ns, requests: u32) {
+        let _ = (gap, requests);
+    }
 }
 
 /// What an observer wants to happen next.

@@ -7,6 +7,7 @@ use rustc_hash::FxHashMap;
 use super::clock::Timeline;
 use super::flight::{Ended, Flight, unsent};
 use super::load::{Load, Start};
+use super::steps::Steps;
 use super::{Ending, Flow, Observer, Played, Recipes, Resume, RunError, Stop};
 use crate::backend::config::Clock;
 use crate::backend::{Finish, RequestId, Sink, Stepped};
@@ -40,6 +41,9 @@ pub fn play(
     observer: &mut dyn Observer,
     resume: &Resume,
 ) -> Result<Played, RunError> {
+    if clock == Clock::Virtual && observer.pools_gaps() {
+        backend.fold_steps();
+    }
     let player = Player {
         timeout: plan.timeout,
         load: Load::new(plan, recipes, resume),
@@ -68,12 +72,27 @@ struct Flights {
     cancelled: Vec<RequestId>,
     /// Emptied lists, for their memory.
     spare: Vec<Vec<GapRun>>,
+    steps: Steps,
+    /// Measured requests that ride.
+    riding: u32,
+}
+
+impl Flights {
+    /// Has a request ride no more, if it does.
+    fn alight(&mut self, id: RequestId) {
+        if let Some(flight) = self.live.get_mut(&id)
+            && flight.alight(&self.steps)
+        {
+            self.riding -= u32::from(flight.start.recipe.phase == Phase::Measured);
+        }
+    }
 }
 
 /// What the backend talks to.
 struct Hearing<'a> {
     flights: &'a mut Flights,
     clock: &'a Timeline,
+    observer: &'a mut dyn Observer,
     heard: bool,
 }
 
@@ -100,9 +119,36 @@ impl Sink for Hearing<'_> {
 
     fn finished(&mut self, id: RequestId, at: Ns, end: Finish) {
         self.heard = true;
+        self.flights.alight(id);
         self.flights.ended.push((id, Ended::told(self.clock.stamp(at), end)));
     }
+
+    fn step(&mut self, at: Ns, gap: Ns) {
+        self.flights.steps.push(at, gap);
+        if self.flights.steps.is_full() {
+            let boarded = self.flights.live.values().filter_map(Flight::boarded);
+            let oldest = boarded.min().unwrap_or_else(|| self.flights.steps.count());
+            self.flights.steps.forget(oldest);
+        }
+        if self.flights.riding > 0 {
+            self.observer.on_step(gap, self.flights.riding);
+        }
+    }
+
+    fn board(&mut self, id: RequestId) {
+        if let Some(flight) = self.flights.live.get_mut(&id) {
+            flight.board(&self.flights.steps);
+            self.flights.riding += u32::from(flight.start.recipe.phase == Phase::Measured);
+        }
+    }
+
+    fn alight(&mut self, id: RequestId) {
+        self.flights.alight(id);
+    }
 }
+
+/// How many half steps a backend is let go on before the run looks up again.
+const GLIDE: u32 = 10_000;
 
 struct Player<'a, R> {
     timeout: Ns,
@@ -138,12 +184,15 @@ impl<R: Recipes> Player<'_, R> {
                 break Ending::Aborted(reason);
             }
             let deadline = self.deadlines.front().map(|(at, _)| *at);
-            let events = [self.load.next_due(), self.backend_event(), deadline];
-            match events.into_iter().flatten().min() {
-                Some(next) if !self.is_done() => {
-                    self.clock.wait(next.min(total_timeout.unwrap_or(Ns::MAX)), stop);
-                }
-                _ => break Ending::Complete,
+            let total = total_timeout.unwrap_or(Ns::MAX);
+            let due = self.load.next_due();
+            let own = due.into_iter().chain(deadline).min().unwrap_or(Ns::MAX).min(total);
+            let is_done = due.is_none() && self.flights.live.is_empty();
+            match self.backend_event() {
+                _ if is_done => break Ending::Complete,
+                Some(at) if at < own => self.glide(at, own, stop),
+                None if own == Ns::MAX => break Ending::Complete,
+                _ => self.clock.wait(own, stop),
             }
         };
         self.cut_off(&ending);
@@ -166,13 +215,39 @@ impl<R: Recipes> Player<'_, R> {
         self.backend.next_event().filter(|_| !self.flights.live.is_empty())
     }
 
+    /// Waits for the backend's next event, at `at`. In virtual time the backend goes on alone until something is heard by
+    /// name, as long as it is before `end`: until then nothing else can happen.
+    fn glide(&mut self, at: Ns, end: Ns, stop: &Stop) {
+        self.clock.wait(at, stop);
+        let Timeline::Virtual(_) = self.clock else { return };
+        for _ in 0..GLIDE {
+            let Some(at) = self.backend.next_event().filter(|at| *at < end) else { return };
+            self.clock.wait(at, stop);
+            if self.advance(at) {
+                self.close_ended();
+                self.close_cancelled(at);
+                return;
+            }
+        }
+    }
+
+    /// Has the backend play everything up to `at`. Whether a request heard something by name.
+    fn advance(&mut self, at: Ns) -> bool {
+        let mut hearing = Hearing {
+            flights: &mut self.flights,
+            clock: &self.clock,
+            observer: &mut *self.observer,
+            heard: false,
+        };
+        self.backend.advance(at, &mut hearing);
+        hearing.heard
+    }
+
     /// Plays the backend up to `now`, instant by instant, so that cancelling takes effect at its own time.
     fn hear(&mut self, now: Ns) -> Result<(), RunError> {
         let (mut idle, mut last) = (0, None);
         while let Some(at) = self.backend.next_event().filter(|at| *at <= now) {
-            let mut hearing = Hearing { flights: &mut self.flights, clock: &self.clock, heard: false };
-            self.backend.advance(at, &mut hearing);
-            idle = if hearing.heard || last != Some(at) { 0 } else { idle + 1 };
+            idle = if self.advance(at) || last != Some(at) { 0 } else { idle + 1 };
             last = Some(at);
             if idle >= IDLE_STEPS {
                 return Err(RunError::StandsStill { at: Duration(at) });
@@ -268,6 +343,7 @@ impl<R: Recipes> Player<'_, R> {
     }
 
     fn record(&mut self, id: RequestId, ended: Ended) -> Option<(Start, Ns, Outcome)> {
+        self.flights.alight(id);
         let flight = self.flights.live.remove(&id)?;
         let sent = flight.sent;
         let (record, mut gaps, start) = flight.close(ended);

@@ -1,5 +1,6 @@
 //! Whole cells on the mock: golden numbers, closed forms, and both clocks against each other.
 
+mod folding;
 mod golden;
 mod loads;
 mod outcomes;

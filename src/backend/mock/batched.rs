@@ -43,6 +43,10 @@ pub struct Batched {
     asked: FxHashMap<RequestId, Recipe>,
     /// When the step in flight ends.
     busy_until: Option<Ns>,
+    /// When it began.
+    began: Ns,
+    /// Whether the sink is told whole steps.
+    folds: bool,
     /// When the next step begins, while none is in flight.
     start_at: Option<Ns>,
     /// Nothing begins before this.
@@ -96,6 +100,8 @@ impl Batched {
             answers: Answers::new(&config.responses, family, seed),
             asked: FxHashMap::default(),
             busy_until: None,
+            began: 0,
+            folds: false,
             start_at: None,
             held: 0,
             ends: VecDeque::new(),
@@ -104,7 +110,7 @@ impl Batched {
     }
 
     #[cfg(test)]
-    pub(super) fn check(&self) -> Result<(), String> {
+    pub(super) fn check(&mut self) -> Result<(), String> {
         self.scheduler.check()
     }
 
@@ -114,7 +120,7 @@ impl Batched {
         Finish { outcome, message, prompt_tokens, preemptions, token_source, response: None }
     }
 
-    fn begin_step(&mut self, now: Ns) {
+    fn begin_step(&mut self, now: Ns, sink: &mut dyn Sink) {
         self.start_at = None;
         let duration = match self.scheduler.next_step() {
             Ok(None) => return,
@@ -134,7 +140,11 @@ impl Batched {
                 return;
             }
         };
+        for id in self.scheduler.alighted() {
+            sink.alight(*id);
+        }
         self.counters.observe(now, self.scheduler.cache());
+        self.began = now;
         // A step without any cost would never let time pass.
         self.busy_until = Some(now.saturating_add(duration.max(1)));
     }
@@ -149,8 +159,13 @@ impl Batched {
         let mut emissions = std::mem::take(&mut self.emissions);
         self.scheduler.finish_step(accepted, |emission| emissions.push(emission));
         self.counters.observe(now, self.scheduler.cache());
-        for Emission { id, tokens, last, prompt_tokens, preemptions, .. } in emissions.drain(..) {
-            sink.tokens(id, now, 0, tokens);
+        if self.folds {
+            sink.step(now, now - self.began);
+        }
+        for Emission { id, tokens, last, rode, prompt_tokens, preemptions, .. } in emissions.drain(..) {
+            if !rode {
+                sink.tokens(id, now, 0, tokens);
+            }
             if last {
                 let mut end = Self::finish(prompt_tokens, preemptions, Outcome::Success, None);
                 if let Some(recipe) = self.asked.remove(&id) {
@@ -160,6 +175,11 @@ impl Batched {
             }
         }
         self.emissions = emissions;
+        if self.folds {
+            for id in self.scheduler.boarded() {
+                sink.board(*id);
+            }
+        }
         if self.scheduler.has_work() {
             self.start_at = Some(now.max(self.held));
         }
@@ -198,7 +218,12 @@ impl Stepped for Batched {
                 id,
                 Self::finish(recipe.prompt.tokens(), 0, Outcome::Refused, message),
             ));
-        } else if self.busy_until.is_none() {
+            return;
+        }
+        if recipe.cancel_after.is_some() {
+            self.scheduler.follow(id);
+        }
+        if self.busy_until.is_none() {
             self.start_at.get_or_insert(now.max(self.held));
         }
     }
@@ -227,9 +252,14 @@ impl Stepped for Batched {
             }
             self.tell_ends(at, sink);
             if self.start_at == Some(at) {
-                self.begin_step(at);
+                self.begin_step(at, sink);
             }
         }
+    }
+
+    fn fold_steps(&mut self) {
+        self.folds = true;
+        self.scheduler.fold_steps();
     }
 
     fn start_measuring(&mut self, now: Ns) {

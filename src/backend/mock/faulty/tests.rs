@@ -340,7 +340,7 @@ fn any_traffic<E: Engine>(
     engine: E,
     rules: &[Fault],
     asked: &[Asked],
-    check: impl Fn(&E) -> Result<(), String>,
+    check: impl Fn(&mut E) -> Result<(), String>,
 ) -> Result<(), TestCaseError> {
     let plan = FaultPlan::new(rules, "w", 1);
     let mut faulty = Faulty::new(engine, plan.clone());
@@ -361,7 +361,7 @@ fn any_traffic<E: Engine>(
         let own = todo.front().map(|(at, ..)| *at);
         let Some(now) = [faulty.next_event(), own].into_iter().flatten().min() else { break };
         faulty.advance(now, &mut heard);
-        prop_assert_eq!(check(&faulty.engine), Ok(()));
+        prop_assert_eq!(check(&mut faulty.engine), Ok(()));
         if faulty.next_event().is_some_and(|next| next <= now) {
             continue;
         }
@@ -416,7 +416,7 @@ proptest! {
             })
             .collect();
         if mode {
-            any_traffic(fixed(blocks), &rules, &asked, Mock::check)?;
+            any_traffic(fixed(blocks), &rules, &asked, |mock| mock.check())?;
         } else {
             any_traffic(batched(blocks), &rules, &asked, Batched::check)?;
         }

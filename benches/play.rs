@@ -49,7 +49,7 @@ impl Observer for Keep {
 
 fn keep(scenario: &Scenario, plan: &Plan) -> Samples {
     let workload = &plan.workloads[0];
-    let Backend::Mock(config) = &scenario.backends["mock"];
+    let Backend::Mock(config) = &scenario.backends["mock"] else { panic!("the bench plays a mock") };
     let mut mock = mock::open(config, "load", 42, Path::new(".")).expect("the mock in this bench is valid");
     let mut keep = Keep(Samples::new(workload.load.basis()));
     play(

@@ -39,7 +39,7 @@ fn main() {
     let scenario: Scenario = serde_json::from_str(SCENARIO).expect("the scenario in this bench is valid");
     let plan = plan(&scenario, &IndexMap::new(), Path::new("."), &tokenizer::Mock)
         .expect("the scenario in this bench has a plan");
-    let Backend::Mock(config) = &scenario.backends["mock"];
+    let Backend::Mock(config) = &scenario.backends["mock"] else { panic!("the bench plays a mock") };
     println!("workload  TTFT p50 p99 ms (model 10)  TBT p50 p99 ms (model 5)  sent - due p50 p99 ms");
     for workload in &plan.workloads {
         let mut mock = Mock::open(config, &workload.family, 1, Path::new(".")).expect("the mock is valid");

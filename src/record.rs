@@ -24,6 +24,8 @@ pub enum Outcome {
     Success,
     /// The backend refused it before it ran (too long for the pool, too many requests).
     Refused,
+    /// No connection to the server could be opened.
+    Unreachable,
     /// An HTTP status other than 2xx.
     HttpStatus(u16),
     /// It did not finish within its timeout.
@@ -66,6 +68,7 @@ impl Outcome {
             Self::HttpStatus(code) => format!("http_{code}"),
             Self::Success => "success".into(),
             Self::Refused => "refused".into(),
+            Self::Unreachable => "unreachable".into(),
             Self::TimedOut => "timed_out".into(),
             Self::Disconnected => "disconnected".into(),
             Self::Truncated => "truncated".into(),
@@ -96,6 +99,14 @@ pub struct Response {
 pub enum TokenSource {
     /// The engine in this process counted them.
     Engine,
+    /// The server's usage says so.
+    Usage,
+    /// The server sent the ids of the tokens.
+    TokenIds,
+    /// The client's tokenizer, over the joined text.
+    Tokenizer,
+    /// Nobody counted: the events that carry content stand for tokens.
+    Events,
 }
 
 /// One request, from the moment it was due. Times are nanoseconds since its cell's T0.
@@ -109,8 +120,12 @@ pub struct Record {
     pub due: Ns,
     /// Just before it was handed to the backend.
     pub sent: Option<Ns>,
+    /// How long opening the connection took that it was sent on; 0 on one that was open. Ends where `sent` is.
+    pub connect: Ns,
     /// The first event that carries content.
     pub first: Option<Ns>,
+    /// The first content that is no reasoning, where reasoning came before it.
+    pub first_answer: Option<Ns>,
     /// The last event that carries content; for a request without one, when its outcome was known.
     pub end: Ns,
     /// How long it waited under `max_in_flight`.
@@ -144,6 +159,71 @@ pub struct GapRun {
     pub gap: Ns,
     /// How many.
     pub count: u32,
+}
+
+/// When the tokens of one answer came, event by event.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TokenTimes {
+    /// The first event.
+    pub first: Option<Ns>,
+    /// The last event.
+    pub last: Ns,
+    /// Tokens so far.
+    pub tokens: u32,
+    /// Tokens in the first event.
+    pub first_event_tokens: u32,
+    /// The longest gap between two successive tokens.
+    pub longest_gap: Ns,
+    /// The gaps, equal neighbours joined.
+    pub gaps: Vec<GapRun>,
+}
+
+impl TokenTimes {
+    /// No token yet. `gaps` is empty; only its memory is used.
+    pub fn new(gaps: Vec<GapRun>) -> Self {
+        Self { gaps, ..Self::default() }
+    }
+
+    /// `count` tokens: one event at `at`, or with a `gap` one event each.
+    pub fn on_tokens(&mut self, at: Ns, gap: Ns, count: u32) {
+        match (count, gap) {
+            (0, _) => {}
+            (_, 0) => self.on_event(at, count),
+            (_, gap) => {
+                self.on_event(at, 1);
+                self.add_gaps(gap, count - 1);
+                self.tokens += count - 1;
+                self.last = at.saturating_add(gap.saturating_mul(Ns::from(count - 1)));
+            }
+        }
+    }
+
+    /// An event with `count` tokens, at least one. It ends as many gaps, each an equal part of the time since the event
+    /// before; the nanoseconds that do not divide go to the last one.
+    fn on_event(&mut self, at: Ns, count: u32) {
+        if self.first.is_none() {
+            self.first = Some(at);
+            self.first_event_tokens = count;
+        } else {
+            let time = at.saturating_sub(self.last);
+            let part = time / Ns::from(count);
+            self.add_gaps(part, count - 1);
+            self.add_gaps(time - part * Ns::from(count - 1), 1);
+        }
+        self.tokens += count;
+        self.last = at;
+    }
+
+    fn add_gaps(&mut self, gap: Ns, count: u32) {
+        if count == 0 {
+            return;
+        }
+        self.longest_gap = self.longest_gap.max(gap);
+        match self.gaps.last_mut() {
+            Some(run) if run.gap == gap => run.count += count,
+            _ => self.gaps.push(GapRun { gap, count }),
+        }
+    }
 }
 
 /// From which moment a request's latency counts.

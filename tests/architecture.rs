@@ -62,10 +62,10 @@ fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The module a file belongs to: `plan::config` for `src/plan/config.rs`, else the top-level module.
+/// The module a file belongs to: `plan::config` for `src/plan/config.rs` and what is below it, else the top-level module.
 fn module_of(relative: &Path) -> String {
     let parts: Vec<_> = relative.iter().map(|p| p.to_string_lossy().replace(".rs", "")).collect();
-    if parts.len() == 2 && parts[1] == "config" { format!("{}::config", parts[0]) } else { parts[0].clone() }
+    if parts.len() >= 2 && parts[1] == "config" { format!("{}::config", parts[0]) } else { parts[0].clone() }
 }
 
 /// Every module that a text names as `crate::x` (or `crate::x::config`).

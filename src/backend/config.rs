@@ -1,6 +1,8 @@
 //! What a scenario says about a backend. Doc comments here are the user manual.
 
 mod fault;
+mod openai;
+mod url;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,7 +12,8 @@ pub use self::fault::{
     IndexList, RejectFault, RequestMatch, ShrinkFault, SlowTtftFault, StallFault, StartupFault, StatusFault,
     TimeoutFault, TokenRange, UsageFault,
 };
-
+pub use self::openai::{Endpoint, Flavor, HttpVersion, LengthField, OpenAiBackend, Urls};
+pub use self::url::{Place, Url};
 use crate::sample::Time;
 use crate::units::{Duration, Rate, Ratio, Size, TokenCount};
 
@@ -18,6 +21,37 @@ crate::union! {
     /// What answers the requests.
     pub enum Backend {
         "mock" => Mock(MockBackend),
+        "openai" => OpenAi(OpenAiBackend),
+        "vllm" => Vllm(OpenAiBackend),
+        "sglang" => Sglang(OpenAiBackend),
+        "lmdeploy" => Lmdeploy(OpenAiBackend),
+        "llamacpp" => Llamacpp(OpenAiBackend),
+    }
+}
+
+impl Backend {
+    /// The settings of a server behind HTTP and its flavor; `None` for what runs in this process.
+    pub fn server(&self) -> Option<(&OpenAiBackend, Flavor)> {
+        match self {
+            Self::Mock(_) => None,
+            Self::OpenAi(server) => Some((server, server.flavor)),
+            Self::Vllm(server) => Some((server, Flavor::Vllm)),
+            Self::Sglang(server) => Some((server, Flavor::Sglang)),
+            Self::Lmdeploy(server) => Some((server, Flavor::Lmdeploy)),
+            Self::Llamacpp(server) => Some((server, Flavor::Llamacpp)),
+        }
+    }
+
+    /// The settings of a server behind HTTP, to change them.
+    pub fn server_mut(&mut self) -> Option<&mut OpenAiBackend> {
+        match self {
+            Self::Mock(_) => None,
+            Self::OpenAi(server)
+            | Self::Vllm(server)
+            | Self::Sglang(server)
+            | Self::Lmdeploy(server)
+            | Self::Llamacpp(server) => Some(server),
+        }
     }
 }
 

@@ -2,14 +2,19 @@
 //!
 //! Engines that live in this process implement [`Stepped`]: they are told what time it is and hand back what happened.
 //! The same implementation is driven in virtual time by jumping from event to event, and in real time by sleeping between them.
+//!
+//! Servers implement [`Live`]: time passes by itself, and what they answered is heard of.
 
 pub mod config;
 pub mod mock;
+pub mod openai;
 
 use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Instant;
 
-use crate::plan::Recipe;
-use crate::record::{Outcome, Response, TokenSource};
+use crate::plan::{Recipe, WorkloadPlan};
+use crate::record::{Outcome, Response, TokenSource, TokenTimes};
 use crate::units::Ns;
 
 /// Names a request within its cell: its position in the order of submission, from 0.
@@ -42,6 +47,74 @@ pub trait Stepped: Send {
 
     /// What the engine counted since measuring started, up to `now`.
     fn stats(&self, now: Ns) -> EngineStats;
+}
+
+/// A server. Requests go out and answers come in on threads of its own; whoever drives it sleeps in [`Self::next`].
+/// All times are nanoseconds since the T0 of [`Self::begin`].
+pub trait Live {
+    /// A cell begins. Nothing is in flight. With `keep_responses`, each success is told with its [`Response`].
+    fn begin(&mut self, plan: &WorkloadPlan, keep_responses: bool);
+
+    /// What makes the bytes of requests ahead of the time at which they are sent.
+    fn renderer(&self) -> Arc<dyn Render>;
+
+    /// T0 of the cell is `t0`.
+    fn start(&mut self, t0: Instant);
+
+    /// Sends a request now, on whichever thread is its own. It ends with an [`Answer`], at the latest at `deadline`.
+    fn submit(&mut self, id: RequestId, recipe: &Recipe, deadline: Ns);
+
+    /// Gives a request up: its [`Answer`] comes at once with what has arrived, and the connection is dropped.
+    fn cancel(&mut self, id: RequestId);
+
+    /// The next answer, waited for until `until` at most.
+    ///
+    /// # Errors
+    /// When a thread of the client died, which is a bug.
+    fn next(&mut self, until: Ns) -> Result<Option<Answer>, String>;
+
+    /// Called once when measuring starts: what [`Self::finish`] tells counts from here.
+    fn start_measuring(&mut self);
+
+    /// The cell is over, and nothing is in flight: what the server says of itself.
+    fn finish(&mut self) -> EngineStats;
+}
+
+/// Makes the bytes of requests. Threads share it.
+pub trait Render: Send + Sync {
+    /// This request will be sent before long.
+    fn ahead(&self, recipe: &Recipe);
+
+    /// Waits until everything that was announced is made.
+    fn settle(&self);
+}
+
+/// How a request to a server ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// Which request.
+    pub id: RequestId,
+    /// Just before its first byte was written, on the connection that it was answered on; when its outcome was known,
+    /// for one that was never written.
+    pub sent: Ns,
+    /// How long opening that connection took; 0 on one that was open.
+    pub connect: Ns,
+    /// When its tokens came.
+    pub times: TokenTimes,
+    /// The first content that is no reasoning, where reasoning came before it.
+    pub first_answer: Option<Ns>,
+    /// When its outcome was known: the end of the response, trailing events included.
+    pub closed: Ns,
+    /// Prompt tokens as the server counts them.
+    pub prompt_tokens: Option<u32>,
+    /// Who counted the output tokens.
+    pub token_source: TokenSource,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What is to be said about that.
+    pub message: Option<Box<str>>,
+    /// What was answered: of a success, where responses are kept.
+    pub response: Option<Box<Response>>,
 }
 
 /// Hears what happens to requests. Called once per step and request, never once per token of a burst; from an engine that

@@ -49,7 +49,7 @@ pub fn assemble(
     complete: bool,
 ) -> (Vec<CellRecords>, RunReport) {
     let prepared = campaign.prepared;
-    let groups = group(prepared, &campaign.cells);
+    let groups = group(&campaign);
     let judgements = judge_all(prepared, &groups);
     let mut report = RunReport::new();
     report.name = Some(prepared.name.clone());
@@ -61,10 +61,11 @@ pub fn assemble(
     report.seed = Some(prepared.plan.seed);
     report.schedule_digest = Some(prepared.plan.schedule_digest.clone());
     report.content_digest = Some(prepared.plan.content_digest.clone());
-    report.backends = prepared.backends.iter().map(backend_report).collect();
+    report.backends =
+        (0..).zip(&prepared.backends).map(|(at, own)| backend_report(&campaign, at, own)).collect();
     let rows = table(&prepared.plan);
     report.cells =
-        groups.iter().map(|group| cell_report(prepared, group, &rows[group.workload].load)).collect();
+        groups.iter().map(|group| cell_report(&campaign, group, &rows[group.workload].load)).collect();
     let facts = Facts {
         judgements: &judgements,
         inconclusive: prepared.scenario.gates.inconclusive,
@@ -87,6 +88,7 @@ pub fn assemble(
         })
         .collect();
     report.warnings.extend(prepared.backends.iter().filter_map(unchecked));
+    report.warnings.extend(server_notes(&campaign));
     if report.segments.len() > 1 {
         report.warnings.push(
             "the run was resumed: the backend's cache was cold again at the start of each segment".into(),
@@ -134,7 +136,7 @@ pub fn verdict_of(code: u8) -> RunVerdict {
 
 /// What to know of a backend whose numbers were never held against a real server.
 fn unchecked(chosen: &Chosen) -> Option<String> {
-    let Backend::Mock(mock) = &chosen.config;
+    let Backend::Mock(mock) = &chosen.config else { return None };
     let preset = mock.preset.filter(|preset| !preset.is_checked())?;
     let name = serde_json::to_value(preset).ok()?.as_str()?.to_owned();
     let backend = &chosen.name;
@@ -145,24 +147,48 @@ fn unchecked(chosen: &Chosen) -> Option<String> {
     ))
 }
 
-fn backend_report(chosen: &Chosen) -> BackendReport {
+fn backend_report(campaign: &Campaign<'_>, at: usize, chosen: &Chosen) -> BackendReport {
     BackendReport {
         name: chosen.name.clone(),
         kind: chosen.config.kind().to_owned(),
-        model: chosen.model().to_owned(),
+        model: model(campaign, at).to_owned(),
+        server: campaign.identities.get(at).cloned().flatten(),
     }
+}
+
+/// The model of the chosen backend `at`: of a server, the one that it was found to serve.
+fn model<'a>(campaign: &'a Campaign<'_>, at: usize) -> &'a str {
+    let found = campaign.identities.get(at).and_then(Option::as_ref);
+    found.map_or_else(|| campaign.prepared.backends[at].model(), |identity| &identity.model)
+}
+
+/// What to know of the servers.
+fn server_notes(campaign: &Campaign<'_>) -> Vec<String> {
+    let named = campaign.prepared.backends.iter().zip(&campaign.identities);
+    let notes = named.filter_map(|(chosen, identity)| Some((&chosen.name, identity.as_ref()?)));
+    notes
+        .flat_map(|(name, identity)| {
+            identity.notes.iter().map(move |note| format!("backend `{name}`: {note}"))
+        })
+        .collect()
 }
 
 /// The cells by workload and backend, in the order of the plan.
-fn group<'a>(prepared: &'a Prepared, cells: &'a [Cell]) -> Vec<Group<'a>> {
+fn group<'a>(campaign: &'a Campaign<'_>) -> Vec<Group<'a>> {
     let mut keyed: IndexMap<(usize, usize), Vec<&Cell>> = IndexMap::new();
-    for cell in cells {
+    for cell in &campaign.cells {
         keyed.entry((cell.key.workload as usize, cell.key.backend as usize)).or_default().push(cell);
     }
-    keyed.into_iter().map(|((workload, backend), cells)| pooled(prepared, workload, backend, cells)).collect()
+    keyed.into_iter().map(|((workload, backend), cells)| pooled(campaign, workload, backend, cells)).collect()
 }
 
-fn pooled<'a>(prepared: &'a Prepared, workload: usize, backend: usize, cells: Vec<&'a Cell>) -> Group<'a> {
+fn pooled<'a>(
+    campaign: &'a Campaign<'_>,
+    workload: usize,
+    backend: usize,
+    cells: Vec<&'a Cell>,
+) -> Group<'a> {
+    let prepared = campaign.prepared;
     let plan = &prepared.plan.workloads[workload];
     let chosen = &prepared.backends[backend];
     let mut samples = Samples::new(plan.load.basis());
@@ -170,24 +196,26 @@ fn pooled<'a>(prepared: &'a Prepared, workload: usize, backend: usize, cells: Ve
         samples.merge(&cell.samples);
     }
     let validity = validity(chosen.clock(), &samples, &prepared.scenario.validity);
-    let metrics = cell_metrics(prepared, plan, chosen, &cells, &samples, &validity);
+    let metrics = cell_metrics(campaign, plan, backend, &cells, &samples, &validity);
     Group { workload, backend, plan, chosen, cells, samples, validity, metrics }
 }
 
 fn cell_metrics(
-    prepared: &Prepared,
+    campaign: &Campaign<'_>,
     plan: &WorkloadPlan,
-    chosen: &Chosen,
+    backend: usize,
     cells: &[&Cell],
     samples: &Samples,
     validity: &Validity,
 ) -> Metrics {
+    let prepared = campaign.prepared;
+    let chosen = &prepared.backends[backend];
     let played: Vec<Played> = cells.iter().map(|cell| cell.played.clone()).collect();
     let end = cells.last().map(|cell| cell.end_time).filter(|_| chosen.clock() == Clock::Real);
     metrics(&CellInput {
         workload: &plan.name,
         backend: &chosen.name,
-        model: chosen.model(),
+        model: model(campaign, backend),
         clock: chosen.clock(),
         samples,
         played: &played,
@@ -203,12 +231,13 @@ fn cell_metrics(
     })
 }
 
-fn cell_report(prepared: &Prepared, group: &Group<'_>, load: &str) -> CellReport {
+fn cell_report(campaign: &Campaign<'_>, group: &Group<'_>, load: &str) -> CellReport {
+    let prepared = campaign.prepared;
     let plan = group.plan;
     let first = group.cells.first();
     let repeats = if group.cells.len() > 1 {
         let single = |cell: &&Cell| {
-            cell_metrics(prepared, plan, group.chosen, &[*cell], &cell.samples, &group.validity).flat()
+            cell_metrics(campaign, plan, group.backend, &[*cell], &cell.samples, &group.validity).flat()
         };
         group.cells.iter().map(single).collect()
     } else {

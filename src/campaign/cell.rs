@@ -56,6 +56,8 @@ impl fmt::Display for CellStart<'_> {
 pub trait Progress {
     /// A cell starts.
     fn started(&mut self, cell: &CellStart<'_>);
+    /// A server is waited for.
+    fn waiting(&mut self, _what: &str) {}
     /// A request got its record.
     fn recorded(&mut self);
     /// The cell ended after so many seconds of its own clock.

@@ -9,16 +9,18 @@ use tracing::{debug, info};
 use super::cell::{Cell, CellStart, Progress, earlier_time, joined};
 use super::folder::{Earlier, Folder, FolderError};
 use super::prepare::{Chosen, Prepared};
+use super::servers::Servers;
 use super::{assemble, output};
 use crate::backend::config::{Backend, Clock};
 use crate::backend::mock;
+use crate::backend::openai::Identity;
 use crate::gate::exit;
 use crate::measure::{Resources, Samples};
 use crate::plan::WorkloadPlan;
 use crate::record::{GapRun, Outcome, Record};
 use crate::report::RunReport;
 use crate::run::journal::{self, Entry, Journal, JournalError};
-use crate::run::{CellKey, Ending, Flow, Observer, Played, Resume, RunError, Stop, play};
+use crate::run::{CellKey, Ending, Flow, Observer, Played, Resume, RunError, Stop, play, play_live};
 use crate::units::{Ns, seconds};
 
 /// How a run is conducted.
@@ -110,6 +112,8 @@ pub struct Campaign<'a> {
     pub begun: Instant,
     /// The process's own resources.
     pub resources: Option<Resources>,
+    /// What the servers among the chosen backends are.
+    pub identities: Vec<Option<Identity>>,
 }
 
 /// Plays, judges and writes. Results are written even where playing was cut short.
@@ -126,6 +130,7 @@ pub fn conduct(
         started: SystemTime::now(),
         begun: Instant::now(),
         resources: None,
+        identities: Vec::new(),
     };
     let mut earlier = open_journal(prepared, settings)?;
     if earlier.journal.is_some() {
@@ -137,7 +142,9 @@ pub fn conduct(
         requests: 0,
         ended_by: None,
     });
-    let mut problem = play_all(&mut campaign, &mut earlier, settings, progress).err();
+    let mut servers = Servers::default();
+    let mut problem = play_all(&mut campaign, &mut earlier, &mut servers, settings, progress).err();
+    campaign.identities = servers.identities(prepared.backends.len());
     let complete = campaign.signal.is_none() && problem.is_none();
     let (records, report) = assemble::assemble(campaign, settings, complete);
     if let Err(error) = output::write(prepared, settings.folder, &records, &report, complete) {
@@ -205,10 +212,15 @@ fn open_journal(prepared: &Prepared, settings: &Settings<'_>) -> Result<EarlierR
 fn play_all(
     campaign: &mut Campaign<'_>,
     earlier: &mut EarlierRun,
+    servers: &mut Servers,
     settings: &Settings<'_>,
     progress: &mut dyn Progress,
 ) -> Result<(), CampaignError> {
     let prepared = campaign.prepared;
+    for backend in 0..prepared.backends.len() {
+        // One that is not there is told before anything is played.
+        servers.open(backend, prepared, settings, progress)?;
+    }
     if let Some(journal) = &mut earlier.journal {
         let start_time = campaign.segments.last().map_or(0.0, |segment| segment.start_time);
         journal.write(&Entry::Segment { start_time })?;
@@ -223,8 +235,8 @@ fn play_all(
                     continue;
                 }
                 let virtual_start = campaign.cells.iter().map(|cell| cell.end_time).fold(0.0, f64::max);
-                let mut player =
-                    Player { campaign, key, plan, chosen, settings, journal: &mut earlier.journal, progress };
+                let journal = &mut earlier.journal;
+                let mut player = Player { campaign, key, plan, chosen, settings, journal, progress, servers };
                 let cell = player.play(&done, virtual_start)?;
                 let interrupted = matches!(cell.played.ending, Ending::Interrupted(_));
                 campaign.cells.push(cell);
@@ -279,6 +291,7 @@ struct Player<'a, 'p> {
     settings: &'a Settings<'a>,
     journal: &'a mut Option<Journal>,
     progress: &'a mut dyn Progress,
+    servers: &'a mut Servers,
 }
 
 impl<'p> Player<'_, 'p> {
@@ -302,18 +315,7 @@ impl<'p> Player<'_, 'p> {
         }
         let earlier = done.start_time.map(|_| earlier_time(&samples));
         resume.elapsed = earlier.unwrap_or(0);
-        let Backend::Mock(config) = &self.chosen.config;
-        let seed = self.campaign.prepared.plan.seed;
-        let dir = self.campaign.prepared.dir();
-        let mut engine = mock::open(config, &self.plan.family, seed, &dir).map_err(|error| {
-            CampaignError::Backend { backend: self.chosen.name.clone(), message: error.to_string() }
-        })?;
-        let mut recorder =
-            Recorder { samples, journal: self.journal, failed: None, progress: self.progress, count: 0 };
-        let recipes = self.plan.stream(self.key.repeat);
-        let played =
-            play(self.plan, recipes, engine.as_mut(), clock, self.settings.stop, &mut recorder, &resume)?;
-        let Recorder { samples, failed, count, .. } = recorder;
+        let (played, samples, failed, count) = self.record(clock, samples, &resume)?;
         let length = seconds(played.measure_end.saturating_sub(played.measure_start));
         self.progress.finished(&start, length);
         if let Some(segment) = self.campaign.segments.last_mut() {
@@ -337,6 +339,38 @@ impl<'p> Player<'_, 'p> {
             }
             None => Ok(cell),
         }
+    }
+
+    /// Plays what is left of the cell and takes its records.
+    fn record(
+        &mut self,
+        clock: Clock,
+        samples: Samples,
+        resume: &Resume,
+    ) -> Result<(Played, Samples, Option<JournalError>, u64), CampaignError> {
+        let prepared = self.campaign.prepared;
+        let (plan, stop) = (self.plan, self.settings.stop);
+        let recipes = plan.stream(self.key.repeat);
+        let backend = self.key.backend as usize;
+        let played;
+        let mut recorder;
+        if let Backend::Mock(config) = &self.chosen.config {
+            let (seed, dir) = (prepared.plan.seed, prepared.dir());
+            let mut engine = mock::open(config, &plan.family, seed, &dir).map_err(|error| {
+                CampaignError::Backend { backend: self.chosen.name.clone(), message: error.to_string() }
+            })?;
+            recorder =
+                Recorder { samples, journal: self.journal, failed: None, progress: self.progress, count: 0 };
+            played = play(plan, recipes, engine.as_mut(), clock, stop, &mut recorder, resume)?;
+        } else {
+            let opened = self.servers.open(backend, prepared, self.settings, self.progress)?;
+            let server = opened.expect("what is no mock is a server");
+            recorder =
+                Recorder { samples, journal: self.journal, failed: None, progress: self.progress, count: 0 };
+            played = play_live(plan, recipes, server, stop, &mut recorder, resume)?;
+        }
+        let Recorder { samples, failed, count, .. } = recorder;
+        Ok((played, samples, failed, count))
     }
 
     fn start(&self, clock: Clock) -> CellStart<'p> {

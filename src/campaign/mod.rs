@@ -7,6 +7,7 @@ mod evidence;
 mod folder;
 mod output;
 mod prepare;
+mod servers;
 mod shipped;
 
 pub use cell::{CellStart, Progress};

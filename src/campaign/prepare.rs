@@ -49,13 +49,15 @@ impl Chosen {
     pub fn clock(&self) -> Clock {
         match &self.config {
             Backend::Mock(mock) => mock.clock,
+            _ => Clock::Real,
         }
     }
 
-    /// The model it reports.
+    /// The model it reports; of a server, the one that it is asked for.
     pub fn model(&self) -> &str {
         match &self.config {
             Backend::Mock(mock) => &mock.model,
+            other => other.server().and_then(|(server, _)| server.model.as_deref()).unwrap_or("unknown"),
         }
     }
 }
@@ -262,11 +264,18 @@ fn choose(scenario: &Scenario, changes: &Changes) -> Result<Vec<Chosen>, Rejecte
             let mut config = scenario.backends.get(&name).cloned().ok_or_else(|| {
                 Rejected::Message(unknown("backend", &name, scenario.backends.keys().map(String::as_str)))
             })?;
-            match &mut config {
-                Backend::Mock(mock) => {
-                    mock.clock = changes.clock.unwrap_or(mock.clock);
-                    mock.model = changes.model.clone().unwrap_or_else(|| mock.model.clone());
+            if let Backend::Mock(mock) = &mut config {
+                mock.clock = changes.clock.unwrap_or(mock.clock);
+                mock.model = changes.model.clone().unwrap_or_else(|| mock.model.clone());
+            }
+            if let Some(server) = config.server_mut() {
+                if changes.clock == Some(Clock::Virtual) {
+                    let message = format!(
+                        "backend `{name}` is a server; only a mock can be played on the virtual clock"
+                    );
+                    return Err(Rejected::Message(message));
                 }
+                server.model = changes.model.clone().or_else(|| server.model.take());
             }
             Ok(Chosen { name, config })
         })
@@ -275,7 +284,7 @@ fn choose(scenario: &Scenario, changes: &Changes) -> Result<Vec<Chosen>, Rejecte
 
 /// What keeps a backend from being built, told before anything runs.
 fn unusable(loaded: &Loaded, chosen: &Chosen) -> Option<Diagnostic> {
-    let Backend::Mock(config) = &chosen.config;
+    let Backend::Mock(config) = &chosen.config else { return None };
     let error = mock::open(config, "", loaded.scenario.seed, &loaded.dir).err()?;
     let span = loaded.span_of(&format!("/backends/{}", escape(&chosen.name)));
     Some(Diagnostic::error(span, error.to_string()))

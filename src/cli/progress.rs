@@ -13,6 +13,8 @@ pub struct Shown {
     bar: Option<ProgressBar>,
     quiet: bool,
     done: u64,
+    /// What was waited for last.
+    waiting: String,
 }
 
 impl Shown {
@@ -20,7 +22,7 @@ impl Shown {
     pub fn new(quiet: bool) -> Self {
         let bar = (!quiet && std::io::stderr().is_terminal())
             .then(|| ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10)));
-        Self { bar, quiet, done: 0 }
+        Self { bar, quiet, done: 0, waiting: String::new() }
     }
 }
 
@@ -38,6 +40,20 @@ impl Progress for Shown {
         bar.set_prefix(name);
         bar.reset();
         bar.enable_steady_tick(Duration::from_millis(200));
+    }
+
+    fn waiting(&mut self, what: &str) {
+        match &self.bar {
+            Some(bar) => {
+                bar.set_style(style("{spinner} {prefix} {elapsed}"));
+                bar.set_prefix(what.to_owned());
+                bar.tick();
+            }
+            // Said once, not every time it is tried.
+            None if !self.quiet && self.waiting != what => terminal::say(what),
+            None => {}
+        }
+        what.clone_into(&mut self.waiting);
     }
 
     fn recorded(&mut self) {

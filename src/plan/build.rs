@@ -6,11 +6,11 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use serde_json::Value;
 
-use super::config::{Output, Prompt};
+use super::config::{Cache, Output, Prompt};
 use super::generator::{Clock, Generator, OutputLength};
 use super::load::{self, Law};
 use super::source::{Problem, Source};
-use super::{LoadPlan, Plan, Point, RecipeSource, WarmupPlan, WorkloadPlan};
+use super::{LoadPlan, Plan, Point, RecipeSource, Sampling, WarmupPlan, WorkloadPlan};
 use crate::sample::{key, name_key};
 use crate::scenario::{Scenario, Workload};
 use crate::tokenizer::Tokenizer;
@@ -103,6 +103,8 @@ fn workload_plan(
         total_timeout: workload.total_timeout.map(|length| length.0),
         repeats: workload.repeats,
         skipped_rows,
+        sampling: workload.output.as_ref().map(sampling).unwrap_or_default(),
+        cold_cache: workload.cache == Cache::Cold,
     };
     if let Some(rows) = rows {
         hold_to_rows(&mut plan, rows)?;
@@ -114,6 +116,17 @@ fn workload_plan(
         return Err(Problem::new("load", message, "raise its rate or its duration, or shorten the warm-up"));
     }
     Ok(plan)
+}
+
+fn sampling(output: &Output) -> Sampling {
+    Sampling {
+        temperature: output.temperature,
+        top_p: output.top_p,
+        seed: output.seed,
+        stop: output.stop.clone(),
+        stream: output.stream,
+        extra: output.extra.clone().into_iter().collect(),
+    }
 }
 
 fn check_times(workload: &Workload) -> Result<(), Problem> {

@@ -249,6 +249,43 @@ pub struct Output {
     /// Limits the length; the model may stop earlier.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_tokens: Option<Tokens>,
+    /// The sampling temperature, for backends that sample. Default: the server's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 2))]
+    pub temperature: Option<f64>,
+    /// Nucleus sampling: only the most likely tokens of this probability together. Default: the server's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1))]
+    pub top_p: Option<f64>,
+    /// Seeds the server's sampler. Default: none is sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<i64>,
+    /// Texts at which the answer ends.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stop: Vec<String>,
+    /// Whether a server streams the answer. Default true; without it there is no time to first token, only an end.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub stream: bool,
+    /// Further fields of the request's JSON, sent to a server as they stand.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub extra: IndexMap<String, serde_json::Value>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
+fn is_yes(flag: &bool) -> bool {
+    *flag
+}
+
+/// What a server's prefix cache knows before a workload is played.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Cache {
+    /// Nothing of earlier runs. A server that takes a `cache_salt` gets one; one that can be told to is told to forget;
+    /// else the first block of each generated prompt is this run's own. What requests of one run share, they still share.
+    #[default]
+    Cold,
+    /// Whatever it knows.
+    Keep,
 }
 
 crate::union! {

@@ -5,7 +5,7 @@ use blake3::Hasher;
 use rustc_hash::FxHashMap;
 
 use super::generator::GENERATOR_VERSION;
-use super::{LoadPlan, Plan, PromptRecipe, Recipe, RecipeSource, WarmupPlan, WorkloadPlan};
+use super::{LoadPlan, Plan, PromptRecipe, Recipe, RecipeSource, Sampling, WarmupPlan, WorkloadPlan};
 use crate::record::Phase;
 
 /// Recipes that are hashed of a plan that has an end. Beyond, the law and these decide the rest.
@@ -61,6 +61,9 @@ fn hashes(plan: &WorkloadPlan) -> (blake3::Hash, blake3::Hash) {
     let settings = (&plan.name, &plan.load, plan.requests, plan.duration, plan.warmup);
     // Names, numbers and enums always have a JSON form.
     hash.schedule.extend(serde_json::to_vec(&settings).unwrap_or_default());
+    if plan.sampling != Sampling::default() {
+        hash.schedule.extend(serde_json::to_vec(&plan.sampling).unwrap_or_default());
+    }
     if let RecipeSource::Generated(generator) = &plan.recipes
         && plan.is_endless()
     {

@@ -10,7 +10,7 @@ use std::io::{BufRead, Write};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{LoadPlan, Plan, Point, PromptRecipe, Recipe, RecipeSource, WarmupPlan, WorkloadPlan};
+use super::{LoadPlan, Plan, Point, PromptRecipe, Recipe, RecipeSource, Sampling, WarmupPlan, WorkloadPlan};
 use crate::plan::config::Tags;
 use crate::record::Phase;
 use crate::sample::json_fault;
@@ -65,8 +65,20 @@ struct Settings {
     total_timeout_ns: Option<Ns>,
     repeats: u32,
     skipped_rows: u64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    sampling: Sampling,
+    #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
+    cold_cache: bool,
     /// Recipes in the file, over all repeats.
     recipes: u64,
+}
+
+fn is_default(sampling: &Sampling) -> bool {
+    *sampling == Sampling::default()
+}
+
+fn yes() -> bool {
+    true
 }
 
 #[derive(Serialize)]
@@ -166,6 +178,8 @@ fn settings(plan: &WorkloadPlan) -> Settings {
         total_timeout_ns: plan.total_timeout,
         repeats: plan.repeats,
         skipped_rows: plan.skipped_rows,
+        sampling: plan.sampling.clone(),
+        cold_cache: plan.cold_cache,
         recipes: (0..plan.repeats).map(count).sum(),
     }
 }
@@ -226,6 +240,8 @@ fn workload_plan(settings: Settings, recipes: Vec<Recipe>) -> WorkloadPlan {
         total_timeout: settings.total_timeout_ns,
         repeats: settings.repeats,
         skipped_rows: settings.skipped_rows,
+        sampling: settings.sampling,
+        cold_cache: settings.cold_cache,
     }
 }
 

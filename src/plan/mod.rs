@@ -26,7 +26,7 @@ pub use generator::{GENERATOR_VERSION, Generator};
 pub use recipe::*;
 pub use stream::RecipeStream;
 pub use summary::{Expected, Row, Spread, table};
-pub use text::text;
+pub use text::{join, parts, text};
 
 #[cfg(test)]
 mod tests;

@@ -56,6 +56,46 @@ pub struct WorkloadPlan {
     pub repeats: u32,
     /// How many rows of a trace were left out as too long.
     pub skipped_rows: u64,
+    /// What requests say beside their prompt and length, to backends that sample.
+    pub sampling: Sampling,
+    /// Whether a server's prefix cache is made cold before.
+    pub cold_cache: bool,
+}
+
+/// What a request says beside its prompt and length.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sampling {
+    /// The temperature.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
+    /// Nucleus sampling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top_p: Option<f64>,
+    /// The sampler's seed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<i64>,
+    /// Texts that end an answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stop: Vec<String>,
+    /// Whether the answer is streamed.
+    pub stream: bool,
+    /// Further fields.
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    pub extra: serde_json::Map<String, Value>,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self {
+            temperature: None,
+            top_p: None,
+            seed: None,
+            stop: Vec::new(),
+            stream: true,
+            extra: serde_json::Map::new(),
+        }
+    }
 }
 
 /// What comes before measuring, and so when measuring starts: with `None` at T0; with `Duration` that long after T0;

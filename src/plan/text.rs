@@ -11,33 +11,47 @@ use crate::tokenizer::Tokenizer;
 pub fn text(recipe: &Recipe, tokenizer: &dyn Tokenizer) -> String {
     match &recipe.prompt {
         PromptRecipe::Text { text, .. } => text.to_string(),
-        PromptRecipe::Synthetic { tokens, prefix: None } => tokenizer.text_of(*tokens, recipe.seed),
+        _ => join(parts(recipe), |tokens, seed| tokenizer.text_of(tokens, seed)),
+    }
+}
+
+/// What a generated prompt consists of, in order: tokens, and what seeds them. Equal seeds give equal content. Nothing for
+/// a given text.
+pub fn parts(recipe: &Recipe) -> Vec<(u32, u64)> {
+    let mut parts = match &recipe.prompt {
+        PromptRecipe::Text { .. } => Vec::new(),
+        PromptRecipe::Synthetic { tokens, prefix: None } => vec![(*tokens, recipe.seed)],
         PromptRecipe::Synthetic { tokens, prefix: Some(prefix) } => {
             let shared = prefix.tokens.min(*tokens);
-            join([(shared, prefix.seed), (tokens - shared, recipe.seed)], tokenizer)
+            vec![(shared, prefix.seed), (tokens - shared, recipe.seed)]
         }
         PromptRecipe::Blocks { tokens, block_tokens, ids } => {
             let size = (*block_tokens).max(1);
-            let blocks = (0..tokens.div_ceil(size)).map(|block| {
+            let block = |block: u32| {
                 let id = ids.get(block as usize).copied().unwrap_or(u64::MAX);
                 (size.min(tokens - block * size), key(&[BLOCK_TEXT, id]))
-            });
-            join(blocks, tokenizer)
+            };
+            (0..tokens.div_ceil(size)).map(block).collect()
         }
-    }
+    };
+    parts.retain(|(tokens, _)| *tokens > 0);
+    parts
 }
 
 /// Keeps the texts of trace blocks apart from those of seeds.
 const BLOCK_TEXT: u64 = 0x626c_6f63_6b00;
 
-/// Joins parts of (tokens, seed) by one space, which the tokenizer's texts allow without changing their tokens.
-fn join(parts: impl IntoIterator<Item = (u32, u64)>, tokenizer: &dyn Tokenizer) -> String {
+/// Joins the texts of parts by one space, which tokenizers allow without changing their tokens.
+pub fn join(
+    parts: impl IntoIterator<Item = (u32, u64)>,
+    mut text_of: impl FnMut(u32, u64) -> String,
+) -> String {
     let mut text = String::new();
-    for (tokens, seed) in parts.into_iter().filter(|(tokens, _)| *tokens > 0) {
+    for (tokens, seed) in parts {
         if !text.is_empty() {
             text.push(' ');
         }
-        text.push_str(&tokenizer.text_of(tokens, seed));
+        text.push_str(&text_of(tokens, seed));
     }
     text
 }

@@ -111,6 +111,9 @@ pub struct BackendReport {
     pub kind: String,
     /// The model it answered with.
     pub model: String,
+    /// What the server said it is; absent for what runs in this process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<crate::backend::openai::Identity>,
 }
 
 /// One workload at one matrix point on one backend.

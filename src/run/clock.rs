@@ -62,10 +62,10 @@ impl Timeline {
 }
 
 #[cfg(target_os = "linux")]
-pub(super) use self::linux::Monotonic;
+pub(super) use self::linux::{Monotonic, PreciseTimers};
 
 #[cfg(not(target_os = "linux"))]
-pub(super) use self::portable::Monotonic;
+pub(super) use self::portable::{Monotonic, PreciseTimers};
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -76,20 +76,32 @@ mod linux {
 
     use crate::units::{Ns, SECOND};
 
-    /// `CLOCK_MONOTONIC` from T0, with absolute sleeps that the kernel does not round.
+    /// While it lives, the kernel does not round the ends of this thread's sleeps.
     #[derive(Debug)]
-    pub(in crate::run) struct Monotonic {
-        origin: Ns,
+    pub(in crate::run) struct PreciseTimers {
         /// The thread's timer slack before.
         slack: Option<NonZeroU64>,
     }
 
-    impl Monotonic {
-        pub(in crate::run) fn start() -> Self {
+    impl PreciseTimers {
+        pub(in crate::run) fn new() -> Self {
             let slack = current_timer_slack().ok().and_then(NonZeroU64::new);
             // Without leave to set it, sleeps end up to 50 us late, which the spin before each deadline takes up.
             let _ = set_current_timer_slack(Some(NonZeroU64::MIN));
-            Self { origin: read(), slack }
+            Self { slack }
+        }
+    }
+
+    /// `CLOCK_MONOTONIC` from T0, with absolute sleeps that the kernel does not round.
+    #[derive(Debug)]
+    pub(in crate::run) struct Monotonic {
+        origin: Ns,
+        _timers: PreciseTimers,
+    }
+
+    impl Monotonic {
+        pub(in crate::run) fn start() -> Self {
+            Self { origin: read(), _timers: PreciseTimers::new() }
         }
 
         pub(in crate::run) fn now(&self) -> Ns {
@@ -106,7 +118,7 @@ mod linux {
         }
     }
 
-    impl Drop for Monotonic {
+    impl Drop for PreciseTimers {
         fn drop(&mut self) {
             if self.slack.is_some() {
                 let _ = set_current_timer_slack(self.slack);
@@ -125,6 +137,16 @@ mod portable {
     use std::time::{Duration, Instant};
 
     use crate::units::Ns;
+
+    /// Timers are as they are.
+    #[derive(Debug)]
+    pub(in crate::run) struct PreciseTimers;
+
+    impl PreciseTimers {
+        pub(in crate::run) fn new() -> Self {
+            Self
+        }
+    }
 
     /// The standard library's monotonic clock from T0.
     #[derive(Debug)]

@@ -3,7 +3,7 @@
 use super::load::Start;
 use super::steps::Steps;
 use crate::backend::Finish;
-use crate::record::{GapRun, Outcome, Record, TokenSource};
+use crate::record::{GapRun, Outcome, Record, TokenSource, TokenTimes};
 use crate::units::Ns;
 
 /// What is known of a request that is in flight.
@@ -11,12 +11,7 @@ use crate::units::Ns;
 pub(super) struct Flight {
     pub(super) start: Start,
     pub(super) sent: Ns,
-    first: Option<Ns>,
-    last: Ns,
-    tokens: u32,
-    first_event_tokens: u32,
-    longest_gap: Ns,
-    gaps: Vec<GapRun>,
+    times: TokenTimes,
     /// What the backend's usage says, where that is another number than came.
     usage: Option<u32>,
     /// How many steps there were when it began to ride, while it does.
@@ -56,18 +51,7 @@ impl Ended {
 impl Flight {
     /// `gaps` is empty; only its memory is used.
     pub(super) fn new(start: Start, sent: Ns, gaps: Vec<GapRun>) -> Self {
-        Self {
-            start,
-            sent,
-            first: None,
-            last: 0,
-            tokens: 0,
-            first_event_tokens: 0,
-            longest_gap: 0,
-            gaps,
-            usage: None,
-            boarded: None,
-        }
+        Self { start, sent, times: TokenTimes::new(gaps), usage: None, boarded: None }
     }
 
     /// From here on it has one token in each of the steps.
@@ -80,9 +64,9 @@ impl Flight {
         let Some(boarded) = self.boarded.take() else { return false };
         let tokens = (steps.count() - boarded) as u32;
         if tokens > 0 {
-            self.tokens += tokens;
-            self.last = steps.last();
-            self.longest_gap = self.longest_gap.max(steps.longest_since(boarded));
+            self.times.tokens += tokens;
+            self.times.last = steps.last();
+            self.times.longest_gap = self.times.longest_gap.max(steps.longest_since(boarded));
         }
         true
     }
@@ -94,51 +78,14 @@ impl Flight {
 
     /// Whether our side has had all the tokens it wanted and now cancels.
     pub(super) fn is_cancelled(&self) -> bool {
-        self.start.recipe.cancel_after.is_some_and(|after| self.tokens >= after)
+        self.start.recipe.cancel_after.is_some_and(|after| self.times.tokens >= after)
     }
 
     /// `count` tokens: one event at `at`, or with a `gap` one event each. What comes after cancelling is not heard.
     pub(super) fn on_tokens(&mut self, at: Ns, gap: Ns, count: u32) {
-        let wanted =
-            self.start.recipe.cancel_after.map_or(u32::MAX, |after| after.saturating_sub(self.tokens));
-        let count = count.min(wanted);
-        match (count, gap) {
-            (0, _) => {}
-            (_, 0) => self.on_event(at, count),
-            (_, gap) => {
-                self.on_event(at, 1);
-                self.add_gaps(gap, count - 1);
-                self.tokens += count - 1;
-                self.last = at.saturating_add(gap.saturating_mul(Ns::from(count - 1)));
-            }
-        }
-    }
-
-    /// An event with `count` tokens, at least one. It ends as many gaps, each an equal part of the time since the event
-    /// before; the nanoseconds that do not divide go to the last one.
-    fn on_event(&mut self, at: Ns, count: u32) {
-        if self.first.is_none() {
-            self.first = Some(at);
-            self.first_event_tokens = count;
-        } else {
-            let time = at.saturating_sub(self.last);
-            let part = time / Ns::from(count);
-            self.add_gaps(part, count - 1);
-            self.add_gaps(time - part * Ns::from(count - 1), 1);
-        }
-        self.tokens += count;
-        self.last = at;
-    }
-
-    fn add_gaps(&mut self, gap: Ns, count: u32) {
-        if count == 0 {
-            return;
-        }
-        self.longest_gap = self.longest_gap.max(gap);
-        match self.gaps.last_mut() {
-            Some(run) if run.gap == gap => run.count += count,
-            _ => self.gaps.push(GapRun { gap, count }),
-        }
+        let left = |after: u32| after.saturating_sub(self.times.tokens);
+        let wanted = self.start.recipe.cancel_after.map_or(u32::MAX, left);
+        self.times.on_tokens(at, gap, count.min(wanted));
     }
 
     /// The usage says so many tokens.
@@ -146,45 +93,52 @@ impl Flight {
         self.usage = Some(tokens);
     }
 
-    /// What a success lacks.
-    fn shortfall(&self) -> Option<String> {
-        let (came, asked) = (self.tokens, self.start.recipe.output_tokens);
-        if came == 0 {
-            Some("the answer has no token".into())
-        } else if self.start.recipe.forced && came != asked {
-            Some(format!("the answer has {came} tokens, {asked} were asked for"))
-        } else {
-            None
-        }
-    }
-
     /// The record and the gaps between its tokens.
     pub(super) fn close(self, ended: Ended) -> (Record, Vec<GapRun>, Start) {
-        let mut record = unsent(&self.start.recipe, self.start.due, ended.at);
-        record.sent = Some(self.sent);
-        record.first = self.first;
-        if self.first.is_some() {
-            record.end = self.last;
-        }
-        record.cap_wait = self.start.cap_wait;
-        record.longest_gap = self.longest_gap;
+        let mut record = sent_record(&self.start, self.sent, ended.at, &self.times);
         record.prompt_tokens = ended.prompt_tokens.unwrap_or(record.prompt_tokens);
-        record.output_tokens = self.tokens;
-        record.first_event_tokens = self.first_event_tokens;
         record.preemptions = ended.preemptions;
         record.token_source = ended.token_source;
         (record.outcome, record.message) = (ended.outcome, ended.message);
-        if ended.outcome == Outcome::Success
-            && let Some(shortfall) = self.shortfall()
-        {
-            (record.outcome, record.message) = (Outcome::Truncated, Some(shortfall.into()));
-        }
+        hold_to_length(&mut record);
         // The server's usage is the first source of a count, also where it is wrong.
         if let Some(usage) = self.usage {
             record.output_tokens = usage;
         }
-        (record, self.gaps, self.start)
+        (record, self.times.gaps, self.start)
     }
+}
+
+/// A success that lacks tokens is none.
+pub(super) fn hold_to_length(record: &mut Record) {
+    let (came, asked) = (record.output_tokens, record.asked_tokens);
+    let shortfall = if record.outcome != Outcome::Success {
+        None
+    } else if came == 0 {
+        Some("the answer has no token".into())
+    } else if record.forced && came != asked {
+        Some(format!("the answer has {came} tokens, {asked} were asked for"))
+    } else {
+        None
+    };
+    if let Some(shortfall) = shortfall {
+        (record.outcome, record.message) = (Outcome::Truncated, Some(shortfall.into()));
+    }
+}
+
+/// The record of a request that was sent and whose outcome was known at `at`.
+pub(super) fn sent_record(start: &Start, sent: Ns, at: Ns, times: &TokenTimes) -> Record {
+    let mut record = unsent(&start.recipe, start.due, at);
+    record.sent = Some(sent);
+    record.first = times.first;
+    if times.first.is_some() {
+        record.end = times.last;
+    }
+    record.cap_wait = start.cap_wait;
+    record.longest_gap = times.longest_gap;
+    record.output_tokens = times.tokens;
+    record.first_event_tokens = times.first_event_tokens;
+    record
 }
 
 /// The record of a request that was due and not sent, known at `at`.
@@ -194,7 +148,9 @@ pub(super) fn unsent(recipe: &crate::plan::Recipe, due: Ns, at: Ns) -> Record {
         phase: recipe.phase,
         due,
         sent: None,
+        connect: 0,
         first: None,
+        first_answer: None,
         end: at,
         cap_wait: 0,
         longest_gap: 0,

@@ -7,6 +7,7 @@ mod chain;
 mod clock;
 mod flight;
 pub mod journal;
+mod live;
 mod load;
 mod play;
 mod steps;
@@ -21,6 +22,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde::{Deserialize, Serialize};
 
 pub use self::journal::CellKey;
+pub use self::live::play_live;
 pub use self::load::{Load, Start, Unsent};
 pub use self::play::play;
 use crate::plan::{Recipe, RecipeStream};
@@ -61,6 +63,9 @@ pub enum RunError {
         /// Since when, from T0.
         at: Duration,
     },
+    /// A thread that talks to a server died.
+    #[error("{0}")]
+    ClientDied(String),
 }
 
 /// Hears each record as its request ends, in order of ending.

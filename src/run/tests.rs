@@ -13,7 +13,7 @@ use super::*;
 use crate::backend::Stepped;
 use crate::backend::config::{Clock, Fault, FaultAction, Kv, MockBackend, Mode, RequestMatch};
 use crate::backend::mock::{FaultPlan, Faulty, Laws, Mock};
-use crate::plan::{LoadPlan, PromptRecipe, RecipeSource, UserCurve, WarmupPlan, WorkloadPlan};
+use crate::plan::{LoadPlan, PromptRecipe, RecipeSource, Sampling, UserCurve, WarmupPlan, WorkloadPlan};
 use crate::record::Outcome;
 use crate::sample::{Fixed, Sampler, Time, key};
 use crate::units::{MILLISECOND as MS, SECOND, TokenCount};
@@ -95,6 +95,8 @@ fn plan(load: LoadPlan) -> WorkloadPlan {
         total_timeout: None,
         repeats: 1,
         skipped_rows: 0,
+        sampling: Sampling::default(),
+        cold_cache: true,
     }
 }
 

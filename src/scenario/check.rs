@@ -26,7 +26,7 @@ pub fn below<'a>(node: Option<&'a Node>, step: &str) -> (Option<&'a Node>, Optio
 }
 
 impl Part<'_> {
-    fn at(&mut self, path: &[&str]) -> Part<'_> {
+    pub(super) fn at(&mut self, path: &[&str]) -> Part<'_> {
         let (mut node, mut key) = (self.node, self.key);
         for step in path {
             (node, key) = below(node, step);
@@ -39,17 +39,17 @@ impl Part<'_> {
         self.node.map(|node| node.span).or(self.key)
     }
 
-    fn key_span(&self) -> Option<Span> {
+    pub(super) fn key_span(&self) -> Option<Span> {
         self.key.or_else(|| self.span())
     }
 
-    fn report(&mut self, diagnostic: Diagnostic) {
+    pub(super) fn report(&mut self, diagnostic: Diagnostic) {
         if !self.found.knows(diagnostic.span) {
             self.found.push(diagnostic);
         }
     }
 
-    fn wrong(&mut self, message: impl Into<String>) {
+    pub(super) fn wrong(&mut self, message: impl Into<String>) {
         let diagnostic = Diagnostic::error(self.span(), message);
         self.report(diagnostic);
     }
@@ -82,7 +82,7 @@ impl Part<'_> {
         self.report(diagnostic);
     }
 
-    fn above_zero(&mut self, key: &str, value: Option<bool>) {
+    pub(super) fn above_zero(&mut self, key: &str, value: Option<bool>) {
         if value == Some(false) {
             self.at(&[key]).wrong(format!("`{key}` must be more than 0"));
         }

@@ -57,8 +57,10 @@ pub fn check(
     checker.slo(&["slo"], &value["slo"]);
     for name in keys("backends") {
         checker.matched_workloads(&value["backends"][name], name);
-        if let Ok(Backend::Mock(mock)) = serde_json::from_value(value["backends"][name].clone()) {
-            checker.at(&["backends", name]).mock(&mock);
+        match serde_json::from_value(value["backends"][name].clone()) {
+            Ok(Backend::Mock(mock)) => checker.at(&["backends", name]).mock(&mock),
+            Ok(backend) => checker.at(&["backends", name]).server(&backend),
+            Err(_) => {}
         }
     }
     for name in keys("workloads") {

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::backend::config::Backend;
 use crate::gate::config::{Gates, ValidityRules};
-use crate::plan::config::{Cancel, Load, Output, Prompt, Tags, Warmup};
+use crate::plan::config::{Cache, Cancel, Load, Output, Prompt, Tags, Warmup};
 use crate::report::config::ReportFile;
 use crate::units::Duration;
 
@@ -117,6 +117,10 @@ pub struct Workload {
     /// Requests that the client gives up on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancel: Option<Cancel>,
+    /// What a server's prefix cache knows before: `cold` (the default), so that a second run measures what the first did,
+    /// or `keep`. A mock starts cold.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub cache: Cache,
     /// Free labels that rules (`where`) and reports can use.
     #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     pub tags: Tags,
@@ -142,6 +146,10 @@ enum AxisValues {
 
 fn default_timeout() -> Duration {
     Duration(600 * crate::units::SECOND)
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 fn once() -> u32 {

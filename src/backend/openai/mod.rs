@@ -1,0 +1,297 @@
+//! Any server with the API of `OpenAI`.
+//!
+//! - **Threads**: each of a few threads owns its connections and the requests on them, from the first byte out to the last
+//!   one in (`worker`, `pool`, `connect`). Whoever drives the load sends orders and gets whole answers back: nothing is
+//!   handed from thread to thread per token. Another thread makes the bodies of requests ahead of time (`body`, `prompt`).
+//! - **Stamps**: a token's time is when its bytes were read from the connection.
+//! - **Reading**: [`reading`] makes of bytes what they say (`sse`, `chunk`), without a clock or a socket, in bounded memory.
+//! - **The server**: what it is and serves (`server`), how its tokenizer cuts (`vocabulary`).
+
+mod ask;
+mod body;
+mod chunk;
+mod connect;
+mod pool;
+mod prompt;
+pub mod reading;
+mod server;
+mod sse;
+
+mod vocabulary;
+mod worker;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use hyper::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use serde_json::Value;
+
+use self::ask::{Asker, uri};
+use self::body::{Form, Kitchen, Work};
+use self::connect::dialer;
+use self::prompt::Prompts;
+use self::reading::Expected;
+pub use self::server::Identity;
+use self::worker::{Done, Job, Shared, Task, Worker, header};
+
+use super::config::{Endpoint, Flavor, OpenAiBackend, Url};
+use super::{Answer, EngineStats, Live, Render, RequestId};
+use crate::metric::METRICS;
+use crate::plan::{Recipe, WorkloadPlan};
+use crate::sample::key;
+use crate::units::Ns;
+
+/// How long before a deadline sleeping gives way to looking at the clock: what a timer may come late.
+const SPIN: Duration = Duration::from_micros(50);
+/// Threads beyond this number only get into each other's way.
+const MOST_THREADS: usize = 16;
+
+/// What opening a server needs to know, and whom it tells how that goes.
+pub struct Setup<'a> {
+    /// The folder that relative paths start from.
+    pub dir: &'a Path,
+    /// Different in every run.
+    pub nonce: u64,
+    /// Hears, in a few words, what is waited for.
+    pub say: &'a mut dyn FnMut(&str),
+    /// Whether to give up.
+    pub stopped: &'a dyn Fn() -> bool,
+}
+
+/// A server, ready to be sent requests.
+pub struct OpenAi {
+    identity: Identity,
+    config: OpenAiBackend,
+    asker: Asker,
+    prompts: Prompts,
+    kitchen: Arc<Kitchen>,
+    shared: Arc<Shared>,
+    workers: Vec<Worker>,
+    answers: Receiver<Done>,
+    t0: Instant,
+    timeout: Ns,
+    nonce: u64,
+    cells: u64,
+    keep_responses: bool,
+    cached_tokens: Option<u64>,
+}
+
+impl OpenAi {
+    /// Finds out what the server is, as far as the settings do not say, and makes ready to talk to it.
+    ///
+    /// # Errors
+    /// One message that says which server, what is wrong with it, and what to do.
+    pub fn open(config: &OpenAiBackend, flavor: Flavor, setup: &mut Setup<'_>) -> Result<Self, String> {
+        let urls = base_urls(config)?;
+        let headers = headers(config)?;
+        let dialer = dialer(config, &urls, setup.dir)?;
+        raise_open_files();
+        let roots = urls.iter().map(Url::root).collect();
+        let failed = |error: std::io::Error| format!("no thread can be started: {error}");
+        let asker = Asker::new(&dialer, roots, headers.clone()).map_err(failed)?;
+        let found = server::find(&asker, config, flavor, &urls, setup)?;
+        let path = match found.identity.endpoint {
+            Endpoint::Completions => "/completions",
+            Endpoint::Chat => "/chat/completions",
+        };
+        let targets = urls.iter().map(|url| uri(url, path, config.http)).collect::<Result<_, _>>()?;
+        let shared = Arc::new(Shared {
+            urls,
+            targets,
+            headers,
+            dialer,
+            no_usage: AtomicBool::new(false),
+            tokenizer: found.counter,
+        });
+        let (sender, answers) = channel();
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = config.threads.map_or(cores.min(MOST_THREADS), |threads| threads as usize);
+        let workers = (0..threads)
+            .map(|at| Worker::start(Arc::clone(&shared), sender.clone(), format!("client-{at}")))
+            .collect::<Result<_, _>>()
+            .map_err(failed)?;
+        Ok(Self {
+            identity: found.identity,
+            config: config.clone(),
+            asker,
+            prompts: found.prompts,
+            kitchen: Kitchen::open().map_err(failed)?,
+            shared,
+            workers,
+            answers,
+            t0: Instant::now(),
+            timeout: 0,
+            nonce: setup.nonce,
+            cells: 0,
+            keep_responses: false,
+            cached_tokens: None,
+        })
+    }
+
+    /// What the server is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// What keeps the server's cache cold for a cell: a salt, or a nonce in the prompts; nothing when it was told to forget.
+    fn chill(&self, cold: bool) -> (Option<String>, Option<u64>) {
+        if !cold {
+            return (None, None);
+        }
+        let nonce = key(&[self.nonce, self.cells]);
+        match self.identity.flavor {
+            Flavor::Vllm if self.identity.takes_salt() => (Some(format!("{nonce:016x}")), None),
+            Flavor::Sglang if self.forget() => (None, None),
+            _ => (None, Some(nonce)),
+        }
+    }
+
+    /// Tells every server to drop its prefix cache; false when one does not.
+    fn forget(&self) -> bool {
+        (0..self.shared.urls.len())
+            .all(|server| self.asker.post(server, "/flush_cache", &Value::Null).is_ok_and(|r| r.is_success()))
+    }
+
+    fn remaining(&self, until: Ns) -> Duration {
+        (self.t0 + Duration::from_nanos(until)).saturating_duration_since(Instant::now())
+    }
+
+    fn keep(&mut self, (answer, cached): Done) -> Answer {
+        if let Some(cached) = cached {
+            *self.cached_tokens.get_or_insert(0) += u64::from(cached);
+        }
+        answer
+    }
+}
+
+impl Live for OpenAi {
+    fn begin(&mut self, plan: &WorkloadPlan, keep_responses: bool) {
+        self.cells += 1;
+        self.keep_responses = keep_responses;
+        self.timeout = plan.timeout;
+        let (salt, nonce) = self.chill(plan.cold_cache);
+        let form = Form {
+            model: self.identity.model.clone(),
+            flavor: self.identity.flavor,
+            endpoint: self.identity.endpoint,
+            length: self.config.length_field,
+            sampling: plan.sampling.clone(),
+            salt,
+            extra: self.config.extra.clone().into_iter().collect(),
+        };
+        let prompts = Arc::new(Prompts { nonce, ..self.prompts.clone() });
+        self.kitchen.begin(Arc::new(Work { form, prompts }));
+        self.cached_tokens = None;
+    }
+
+    fn renderer(&self) -> Arc<dyn Render> {
+        Arc::clone(&self.kitchen) as Arc<dyn Render>
+    }
+
+    fn start(&mut self, t0: Instant) {
+        self.t0 = t0;
+        for worker in &self.workers {
+            worker.tell(Task::Start(t0));
+        }
+    }
+
+    fn submit(&mut self, id: RequestId, recipe: &Recipe, deadline: Ns) {
+        let Some(order) = self.kitchen.take(recipe) else { return };
+        let expected = Expected {
+            asked_tokens: recipe.output_tokens,
+            cancel_after: recipe.cancel_after,
+            keep_text: self.keep_responses || self.shared.tokenizer.is_some(),
+        };
+        let servers = self.shared.urls.len() as u64;
+        let job =
+            Job { id, target: (id % servers) as usize, order, deadline, timeout: self.timeout, expected };
+        // A dead thread is found out in `next`.
+        let _ = self.worker(id).tell(Task::Send(job));
+    }
+
+    fn cancel(&mut self, id: RequestId) {
+        let _ = self.worker(id).tell(Task::Cancel(id));
+    }
+
+    fn next(&mut self, until: Ns) -> Result<Option<Answer>, String> {
+        loop {
+            let left = self.remaining(until);
+            let received = match left.checked_sub(SPIN).filter(|sleep| !sleep.is_zero()) {
+                Some(sleep) => self.answers.recv_timeout(sleep),
+                None => self.answers.try_recv().map_err(|_| RecvTimeoutError::Timeout),
+            };
+            if let Ok(done) = received {
+                return Ok(Some(self.keep(done)));
+            }
+            if self.workers.iter().any(Worker::is_dead) {
+                return Err("a thread of the HTTP client died; this is a bug in the client".into());
+            }
+            if left.is_zero() {
+                return Ok(None);
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    fn start_measuring(&mut self) {
+        self.cached_tokens = None;
+    }
+
+    fn finish(&mut self) -> EngineStats {
+        let engine = ["kv_", "prefix_", "evict_", "preempt_", "spec_", "peak_mem", "avg_mem"];
+        let reason = "the server is not asked for its own counters";
+        let unavailable = METRICS
+            .iter()
+            .filter(|metric| engine.iter().any(|start| metric.name.starts_with(start)))
+            .map(|metric| (metric.flat().into(), reason.to_owned()));
+        EngineStats { unavailable: unavailable.collect(), ..EngineStats::default() }
+    }
+}
+
+impl OpenAi {
+    fn worker(&self, id: RequestId) -> &Worker {
+        let turn = id / self.shared.urls.len() as u64;
+        &self.workers[(turn % self.workers.len() as u64) as usize]
+    }
+}
+
+/// The base URLs of a backend, taken apart.
+///
+/// # Errors
+/// Which one is none, and why.
+pub fn base_urls(config: &OpenAiBackend) -> Result<Vec<Url>, String> {
+    let read = |text: &String| Url::parse_base(text).map_err(|why| format!("`base_url` {text}: {why}"));
+    config.base_url.0.iter().map(read).collect()
+}
+
+/// The headers of every request. The key is marked so that nothing prints it.
+fn headers(config: &OpenAiBackend) -> Result<HeaderMap, String> {
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    if let Some(variable) = &config.api_key_env {
+        let key = std::env::var(variable)
+            .map_err(|_| format!("`api_key_env` names the variable {variable}, which is not set"))?;
+        let mut value = HeaderValue::from_str(&format!("Bearer {}", key.trim())).map_err(|_| {
+            format!("the key in the variable {variable} has characters that no header can carry")
+        })?;
+        value.set_sensitive(true);
+        headers.insert(AUTHORIZATION, value);
+    }
+    for (name, value) in &config.headers {
+        let (name, value) = header(name, value)?;
+        headers.insert(name, value);
+    }
+    Ok(headers)
+}
+
+/// As many open files as the system allows: each connection is one.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // Where it is refused, connections beyond the limit fail and say so.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}

@@ -1,0 +1,359 @@
+//! The threads that talk to the server: each owns its connections and plays its requests to their end.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_ENCODING, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use hyper::{Method, Request, Response, StatusCode, Uri};
+use rustc_hash::FxHashMap;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
+
+use super::body::Order;
+use super::connect::{Dialer, why};
+use super::pool::{Connection, Pool};
+use super::reading::{End, Expected, Outcomes, Reading};
+use crate::backend::config::{HttpVersion, Url};
+use crate::backend::{Answer, RequestId};
+use crate::record::Outcome;
+use crate::tokenizer::Tokenizer;
+use crate::units::{Duration as Length, Ns};
+
+/// How much of an error's body is read.
+const ERROR_BODY: usize = 64 << 10;
+/// How much of it is shown.
+const SHOWN: usize = 500;
+/// How long a server may leave a response open after `[DONE]` before its connection is dropped.
+const AFTER_DONE: Duration = Duration::from_secs(1);
+/// How long a request waits that found no server, so that users who lost theirs do not spin.
+const NO_SERVER: Duration = Duration::from_millis(100);
+
+/// What all threads share.
+pub(super) struct Shared {
+    pub(super) urls: Vec<Url>,
+    /// Where each URL's requests go.
+    pub(super) targets: Vec<Uri>,
+    pub(super) headers: HeaderMap,
+    pub(super) dialer: Dialer,
+    /// The server refuses `stream_options`.
+    pub(super) no_usage: AtomicBool,
+    /// Counts what the server does not.
+    pub(super) tokenizer: Option<Arc<dyn Tokenizer>>,
+}
+
+/// A request to be sent.
+pub(super) struct Job {
+    pub(super) id: RequestId,
+    pub(super) target: usize,
+    pub(super) order: Arc<Order>,
+    pub(super) deadline: Ns,
+    pub(super) timeout: Ns,
+    pub(super) expected: Expected,
+}
+
+/// What a thread is told.
+pub(super) enum Task {
+    Start(Instant),
+    Send(Job),
+    Cancel(RequestId),
+}
+
+/// What a thread hands back: the answer, and the prompt tokens that the server had in its cache.
+pub(super) type Done = (Answer, Option<u32>);
+
+/// A thread that talks to the server. Dropping it ends it.
+pub(super) struct Worker {
+    tasks: Option<UnboundedSender<Task>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Worker {
+    pub(super) fn start(shared: Arc<Shared>, answers: Sender<Done>, name: String) -> std::io::Result<Self> {
+        let (tasks, received) = unbounded_channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let thread = std::thread::Builder::new().name(name).spawn(move || {
+            let local = tokio::task::LocalSet::new();
+            local.block_on(&runtime, serve(shared, answers, received));
+        })?;
+        Ok(Self { tasks: Some(tasks), thread: Some(thread) })
+    }
+
+    /// Whether the thread took it.
+    pub(super) fn tell(&self, task: Task) -> bool {
+        self.tasks.as_ref().is_some_and(|tasks| tasks.send(task).is_ok())
+    }
+
+    pub(super) fn is_dead(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.tasks = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread was told where its answers were missed.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// One thread's state.
+struct Desk {
+    shared: Arc<Shared>,
+    pool: Pool,
+    t0: Cell<Instant>,
+    answers: Sender<Done>,
+    cancels: RefCell<FxHashMap<RequestId, oneshot::Sender<()>>>,
+}
+
+async fn serve(shared: Arc<Shared>, answers: Sender<Done>, mut tasks: UnboundedReceiver<Task>) {
+    let pool = Pool::new(shared.dialer.clone(), shared.urls.clone());
+    let desk =
+        Rc::new(Desk { shared, pool, t0: Cell::new(Instant::now()), answers, cancels: RefCell::default() });
+    while let Some(task) = tasks.recv().await {
+        match task {
+            Task::Start(t0) => desk.t0.set(t0),
+            Task::Cancel(id) => {
+                // One that has just ended has no entry any more.
+                if let Some(cancel) = desk.cancels.borrow_mut().remove(&id) {
+                    let _ = cancel.send(());
+                }
+            }
+            Task::Send(job) => {
+                let (cancel, cancelled) = oneshot::channel();
+                desk.cancels.borrow_mut().insert(job.id, cancel);
+                tokio::task::spawn_local(Rc::clone(&desk).attend(job, cancelled));
+            }
+        }
+    }
+}
+
+/// What is noted of a request on its way.
+#[derive(Clone, Copy, Default)]
+struct Notes {
+    sent: Option<Ns>,
+    connect: Ns,
+    /// To be said of a success as well.
+    remark: Option<&'static str>,
+}
+
+/// How a request's exchange ended.
+enum Exchanged {
+    /// The response was read, or reading it broke off.
+    Read(End),
+    /// Without a response that is worth reading.
+    Failed(Outcome, String),
+}
+
+impl Desk {
+    fn now(&self) -> Ns {
+        self.at(Instant::now())
+    }
+
+    fn at(&self, instant: Instant) -> Ns {
+        instant.saturating_duration_since(self.t0.get()).as_nanos() as Ns
+    }
+
+    /// Plays a request to its end and hands in its answer.
+    async fn attend(self: Rc<Self>, job: Job, cancelled: oneshot::Receiver<()>) {
+        let mut reading = Reading::new(job.expected);
+        let mut notes = Notes::default();
+        let deadline = self.t0.get() + Duration::from_nanos(job.deadline);
+        let exchanged = tokio::select! {
+            biased;
+            exchanged = self.exchange(&job, &mut reading, &mut notes) => exchanged,
+            _ = cancelled => Exchanged::Read(End::GivenUp),
+            () = tokio::time::sleep_until(deadline.into()) => {
+                let message = format!("no complete answer within {}", Length(job.timeout));
+                Exchanged::Read(End::TimedOut { message, at: self.now() })
+            }
+        };
+        self.cancels.borrow_mut().remove(&job.id);
+        let closed = self.now();
+        let unreachable = matches!(exchanged, Exchanged::Failed(Outcome::Unreachable, _));
+        let answer = self.answer(job.id, reading, notes, exchanged, closed);
+        if unreachable {
+            tokio::time::sleep(NO_SERVER).await;
+        }
+        // Nobody is there to hear it when the run was given up.
+        let _ = self.answers.send(answer);
+    }
+
+    fn answer(
+        &self,
+        id: RequestId,
+        reading: Reading,
+        notes: Notes,
+        exchanged: Exchanged,
+        closed: Ns,
+    ) -> Done {
+        let (end, failed) = match exchanged {
+            Exchanged::Read(end) => (end, None),
+            Exchanged::Failed(outcome, message) => (End::Enough, Some((outcome, message))),
+        };
+        let outcomes: Outcomes = reading.end(end, closed, self.shared.tokenizer.as_deref());
+        let (outcome, message) = match failed {
+            Some((outcome, message)) => (outcome, Some(message)),
+            None => (outcomes.outcome, outcomes.message.or_else(|| notes.remark.map(str::to_owned))),
+        };
+        let answer = Answer {
+            id,
+            sent: notes.sent.unwrap_or(closed),
+            connect: notes.connect,
+            times: outcomes.times,
+            first_answer: outcomes.first_answer,
+            closed,
+            prompt_tokens: outcomes.prompt_tokens,
+            token_source: outcomes.token_source,
+            outcome,
+            message: message.map(Into::into),
+            response: outcomes.response.filter(|_| outcome == Outcome::Success).map(Box::new),
+        };
+        (answer, outcomes.cached_tokens)
+    }
+
+    /// Sends a request and reads its response. It is sent a second time in two cases only: on a kept connection that the
+    /// server had closed, before anything came back; and without `stream_options` when the server refuses that field.
+    async fn exchange(&self, job: &Job, reading: &mut Reading, notes: &mut Notes) -> Exchanged {
+        let bodies = job.order.bodies();
+        let mut again = false;
+        let mut refused_before = self.shared.no_usage.load(Ordering::Relaxed);
+        loop {
+            let (mut connection, connect) = match self.pool.take(job.target).await {
+                Ok(taken) => taken,
+                Err(why) => return Exchanged::Failed(Outcome::Unreachable, why),
+            };
+            let body = if refused_before { bodies.plain() } else { bodies.whole.clone() };
+            let request = self.request(job.target, body);
+            notes.connect += connect.as_nanos() as Ns;
+            notes.sent = Some(self.now());
+            let mut response = match connection.send(request).await {
+                Ok(response) => response,
+                Err(_) if connection.was_used() && !std::mem::replace(&mut again, true) => continue,
+                Err(error) => {
+                    let text = format!("the connection broke before the response: {}", why(&error));
+                    return Exchanged::Failed(Outcome::Disconnected, text);
+                }
+            };
+            if response.status().is_success() {
+                return self.read(connection, response, reading).await;
+            }
+            let (status, text) = refusal(&mut connection, &mut response).await;
+            let names_field = text.contains("stream_options") || text.contains("include_usage");
+            let is_refusal = matches!(status, StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY);
+            if is_refusal && names_field && !refused_before && bodies.plain().len() < bodies.whole.len() {
+                refused_before = true;
+                self.shared.no_usage.store(true, Ordering::Relaxed);
+                notes.remark = Some("the server refuses `stream_options`; sent again without it");
+                continue;
+            }
+            return Exchanged::Failed(Outcome::HttpStatus(status.as_u16()), text);
+        }
+    }
+
+    fn request(&self, target: usize, body: Bytes) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.shared.targets[target].clone();
+        *request.headers_mut() = self.shared.headers.clone();
+        if let Some(host) = host_header(&self.shared.urls[target], &self.shared.dialer) {
+            request.headers_mut().insert(hyper::header::HOST, host);
+        }
+        request
+    }
+
+    /// Reads a response's body to its end.
+    async fn read(
+        &self,
+        mut connection: Connection,
+        response: Response<Incoming>,
+        reading: &mut Reading,
+    ) -> Exchanged {
+        let encoding = response.headers().get(CONTENT_ENCODING).filter(|value| *value != "identity");
+        if let Some(encoding) = encoding {
+            let text = format!(
+                "the response is compressed ({}), which was not asked for",
+                encoding.to_str().unwrap_or("in an unknown way")
+            );
+            return Exchanged::Failed(Outcome::Malformed, text);
+        }
+        let mut body = response.into_body();
+        loop {
+            let bytes = if reading.is_done() {
+                match tokio::time::timeout(AFTER_DONE, connection.bytes(&mut body)).await {
+                    Ok(bytes) => bytes,
+                    Err(_) => return Exchanged::Read(End::Enough),
+                }
+            } else {
+                connection.bytes(&mut body).await
+            };
+            match bytes {
+                Some(Ok(bytes)) => {
+                    if !reading.feed(&bytes, self.at(connection.last_read())) {
+                        // Dropping the connection tells the server.
+                        return Exchanged::Read(End::Enough);
+                    }
+                }
+                Some(Err(error)) => return Exchanged::Read(End::Broken(why(&error))),
+                None => {
+                    self.pool.put(connection).await;
+                    return Exchanged::Read(End::Clean);
+                }
+            }
+        }
+    }
+}
+
+/// The status of a refused request, and what is said about it.
+async fn refusal(connection: &mut Connection, response: &mut Response<Incoming>) -> (StatusCode, String) {
+    let status = response.status();
+    let wait = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let body = response.body_mut();
+    // Whatever can not be read of an error's body is not worth another error.
+    let (bytes, _) = connection.collect(body, ERROR_BODY).await.unwrap_or_default();
+    let mut text = format!("HTTP {status}");
+    let said = said(&bytes);
+    if !said.is_empty() {
+        text.push_str(": ");
+        text.push_str(&said);
+    }
+    if let Some(wait) = wait {
+        text = format!("{text} (retry after {wait})");
+    }
+    (status, text)
+}
+
+/// What the body of an error says.
+pub(super) fn said(body: &[u8]) -> String {
+    let chunk: Option<super::chunk::Chunk<'_>> = serde_json::from_slice(body).ok();
+    let message = chunk.and_then(|chunk| chunk.error_message());
+    let text = message.unwrap_or_else(|| String::from_utf8_lossy(body).trim().to_owned());
+    match text.char_indices().nth(SHOWN) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text,
+    }
+}
+
+/// The `host` header that HTTP/1.1 needs.
+pub(super) fn host_header(url: &Url, dialer: &Dialer) -> Option<HeaderValue> {
+    match dialer.http {
+        HttpVersion::Http1 => HeaderValue::from_str(&url.authority()).ok(),
+        HttpVersion::Http2 => None,
+    }
+}
+
+/// A header by its name and value.
+pub(super) fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let name: HeaderName = name.parse().map_err(|_| format!("`{name}` is no name of a header"))?;
+    let value = value.parse().map_err(|_| format!("the value of header `{name}` can not be sent"))?;
+    Ok((name, value))
+}

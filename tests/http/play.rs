@@ -1,0 +1,70 @@
+//! Plays a workload against a server and keeps every record.
+
+use std::path::Path;
+
+use sagebench::backend::config::Flavor;
+use sagebench::backend::openai::{OpenAi, Setup};
+use sagebench::campaign::{Changes, Prepared, complete};
+use sagebench::record::{GapRun, Record};
+use sagebench::run::{Flow, Observer, Played, Resume, Stop, play_live};
+use sagebench::scenario::{Format, Options, load_text};
+use serde_json::{Value, json};
+
+/// Keeps everything.
+#[derive(Default)]
+pub struct Kept(pub Vec<(Record, Vec<GapRun>)>);
+
+impl Observer for Kept {
+    fn on_record(&mut self, record: &Record, gaps: &[GapRun]) -> Flow {
+        self.0.push((record.clone(), gaps.to_vec()));
+        Flow::Continue
+    }
+}
+
+/// A scenario of one workload on one backend: a closed load of `requests`, one at a time, of `tokens` output tokens.
+pub fn scenario(url: &str, requests: u64, tokens: u32) -> Value {
+    json!({
+        "version": 1,
+        "backends": { "s": { "kind": "openai", "base_url": url, "flavor": "generic", "threads": 1 } },
+        "workloads": { "w": {
+            "prompt": { "kind": "synthetic", "tokens": 16 },
+            "output": { "max_tokens": tokens },
+            "load": { "kind": "closed", "concurrency": 1, "requests": requests },
+            "timeout": "5s",
+        } },
+    })
+}
+
+pub fn prepared(scenario: &Value) -> Prepared {
+    let options = Options::process(&[]);
+    let loaded = load_text("scenario.yaml", &scenario.to_string(), Format::Yaml, Path::new(""), &options)
+        .unwrap_or_else(|failed| panic!("{:?}", failed.diagnostics));
+    complete(loaded, &Changes::default()).unwrap_or_else(|rejected| panic!("{rejected:?}"))
+}
+
+pub fn open(scenario: &Value) -> Result<OpenAi, String> {
+    let prepared = prepared(scenario);
+    let (config, flavor) = prepared.backends[0].config.server().unwrap();
+    let mut setup = Setup { dir: Path::new(""), nonce: 7, say: &mut |_| {}, stopped: &|| false };
+    let _: Flavor = flavor;
+    OpenAi::open(config, flavor, &mut setup)
+}
+
+/// Plays the scenario's workload once.
+pub fn play(scenario: &Value) -> (Played, Kept) {
+    let mut server = open(scenario).unwrap_or_else(|why| panic!("{why}"));
+    let prepared = prepared(scenario);
+    let plan = &prepared.plan.workloads[0];
+    let mut kept = Kept::default();
+    let (stop, resume) = (Stop::default(), Resume::default());
+    let played = play_live(plan, plan.stream(0), &mut server, &stop, &mut kept, &resume).unwrap();
+    kept.0.sort_by_key(|(record, _)| record.index);
+    (played, kept)
+}
+
+/// The only record of a scenario with one request.
+pub fn one(scenario: &Value) -> (Record, Vec<GapRun>) {
+    let (_, kept) = play(scenario);
+    assert_eq!(kept.0.len(), 1, "one record per request");
+    kept.0.into_iter().next().unwrap()
+}

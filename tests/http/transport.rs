@@ -1,0 +1,148 @@
+//! Connections, keys, several servers, and servers that are not there.
+
+use std::net::TcpListener;
+use std::sync::atomic::Ordering;
+
+use sagebench::record::Outcome;
+use serde_json::json;
+
+use crate::play::{one, open, play, scenario};
+use crate::server::*;
+
+fn answer() -> Vec<Step> {
+    stream([content("a"), finish(), usage(16, 1), "[DONE]".into()])
+}
+
+fn good(asked: &Asked) -> Vec<Step> {
+    match asked.path.as_str() {
+        "/v1/models" => models(),
+        "/v1/chat/completions" => answer(),
+        _ => Vec::new(),
+    }
+}
+
+#[test]
+fn connections_are_kept_and_there_are_no_more_than_users() {
+    let server = Server::start(good);
+    let mut wanted = scenario(&server.url(), 12, 8);
+    wanted["workloads"]["w"]["load"]["concurrency"] = json!(3);
+    let (played, kept) = play(&wanted);
+    assert!(kept.0.iter().all(|(record, _)| record.outcome == Outcome::Success));
+    assert_eq!(played.max_in_flight, 3);
+    let fresh = kept.0.iter().filter(|(record, _)| record.connect > 0).count();
+    assert!((1..=3).contains(&fresh), "{fresh} requests had to open a connection");
+    // One more asked what the server is.
+    assert_eq!(server.connections.load(Ordering::Relaxed), fresh + 1);
+}
+
+#[test]
+fn a_socket_in_the_file_system_is_a_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.sock");
+    start_unix(&path, good);
+    let (record, _) = one(&scenario(&format!("unix://{}", path.display()), 1, 8));
+    assert_eq!((record.outcome, record.message.as_deref()), (Outcome::Success, None));
+}
+
+#[test]
+fn several_urls_take_turns() {
+    let (left, right) = (Server::start(good), Server::start(good));
+    let mut wanted = scenario(&left.url(), 6, 8);
+    wanted["backends"]["s"]["base_url"] = json!([left.url(), right.url()]);
+    let (_, kept) = play(&wanted);
+    assert!(kept.0.iter().all(|(record, _)| record.outcome == Outcome::Success));
+    assert_eq!((left.bodies().len(), right.bodies().len()), (3, 3));
+}
+
+#[test]
+fn the_key_goes_to_the_server_and_nowhere_else() {
+    // The variable is one that every process has.
+    let key = std::env::var("PATH").unwrap();
+    let server = Server::start(|asked| {
+        let path = std::env::var("PATH").unwrap();
+        let has_key = asked.head.contains(&format!("authorization: Bearer {path}"));
+        if !has_key {
+            return status(401, "Unauthorized", "", r#"{"error":{"message":"no key"}}"#);
+        }
+        assert_eq!(asked.method, if asked.path == "/v1/models" { "GET" } else { "POST" });
+        good(asked)
+    });
+    let mut wanted = scenario(&server.url(), 1, 8);
+    let refused = open(&wanted).err().unwrap();
+    assert!(refused.contains("401") && refused.contains("api_key_env"), "{refused}");
+    wanted["backends"]["s"]["api_key_env"] = json!("PATH");
+    let (record, _) = one(&wanted);
+    assert_eq!(record.outcome, Outcome::Success);
+    assert!(!format!("{record:?}").contains(&key));
+    wanted["backends"]["s"]["api_key_env"] = json!("SAGEBENCH_TESTS_NO_SUCH_VARIABLE");
+    assert!(open(&wanted).err().unwrap().contains("not set"));
+}
+
+#[test]
+fn a_server_that_is_not_there_is_told_with_its_url_and_the_reason() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let why = |url: &str| open(&scenario(url, 1, 8)).err().unwrap();
+    let refused = why(&format!("http://{free}"));
+    assert!(refused.contains(&format!("http://{free}/v1")) && refused.contains("refused"), "{refused}");
+    assert!(refused.contains("wait_ready"), "{refused}");
+    let unknown = why("http://no-such-host.invalid:8000");
+    assert!(unknown.contains("no-such-host.invalid:8000") && unknown.contains("lookup"), "{unknown}");
+    let missing = why("unix:///no/such.sock");
+    assert!(missing.contains("unix:///no/such.sock") && missing.contains("No such file"), "{missing}");
+}
+
+#[test]
+fn the_model_is_the_only_one_or_one_of_those_that_are_served() {
+    let list = |names: &[&str]| {
+        let data: Vec<_> = names.iter().map(|name| json!({ "id": name, "max_model_len": 64 })).collect();
+        let body = json!({ "data": data }).to_string();
+        Server::start(
+            move |asked| if asked.path == "/v1/models" { status(200, "OK", "", &body) } else { good(asked) },
+        )
+    };
+    let single = list(&["llama"]);
+    let mut wanted = scenario(&single.url(), 1, 8);
+    let identity = open(&wanted).unwrap().identity().clone();
+    assert_eq!((identity.model.as_str(), identity.max_model_len), ("llama", Some(64)));
+    one(&wanted);
+    assert_eq!(single.bodies()[0]["model"], "llama");
+    wanted["backends"]["s"]["model"] = json!("lama");
+    let why = open(&wanted).err().unwrap();
+    assert!(why.contains("does not serve `lama`; did you mean `llama`?"), "{why}");
+    let several = list(&["a", "b"]);
+    let why = open(&scenario(&several.url(), 1, 8)).err().unwrap();
+    assert!(why.contains("serves a, b; set `model`"), "{why}");
+}
+
+#[test]
+fn a_server_that_dies_in_the_middle_fails_what_it_did_not_answer_and_may_come_back() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let first = Server::on(listener, |asked| {
+        if asked.number == 2 && asked.path.ends_with("completions") {
+            return vec![head(), piece(format!("data: {}\n\n", content("a"))), Step::Reset];
+        }
+        let mut steps = good(asked);
+        steps.push(Step::Close);
+        steps
+    });
+    let wanted = scenario(&first.url(), 9, 8);
+    let asked = std::sync::Arc::clone(&first.asked);
+    let returns = std::thread::spawn(move || {
+        while asked.lock().unwrap().iter().filter(|one| one.path.ends_with("completions")).count() < 3 {
+            std::thread::yield_now();
+        }
+        drop(first);
+        std::thread::sleep(std::time::Duration::from_millis(250));
+        Server::on(TcpListener::bind(address).unwrap(), good)
+    });
+    let (_, kept) = play(&wanted);
+    drop(returns.join().unwrap());
+    let outcomes: Vec<Outcome> = kept.0.iter().map(|(record, _)| record.outcome).collect();
+    assert_eq!(outcomes.len(), 9, "nothing is lost");
+    assert_eq!(outcomes[..3], [Outcome::Success, Outcome::Success, Outcome::Disconnected]);
+    assert!(outcomes.contains(&Outcome::Unreachable), "{outcomes:?}");
+    assert_eq!(outcomes[8], Outcome::Success, "{outcomes:?}");
+    let (down, _) = kept.0.iter().find(|(record, _)| record.outcome == Outcome::Unreachable).unwrap();
+    assert!(down.message.as_deref().unwrap().contains(&format!("cannot connect to {address}")));
+}

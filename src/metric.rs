@@ -155,3 +155,17 @@ impl Metric {
         format!("{aggregation}_{}{}", self.name, self.unit.suffix())
     }
 }
+
+/// The aggregates of a metric of many values that result files and baselines keep.
+pub const KEPT: [&str; 6] = ["avg", "p50", "p90", "p95", "p99", "max"];
+
+/// The flat names of everything that has a better direction, with that direction.
+pub fn judged_names() -> impl Iterator<Item = (String, &'static Metric)> {
+    METRICS.iter().filter(|metric| metric.better != Better::Neither).flat_map(|metric| {
+        let names: Vec<String> = match metric.kind {
+            Kind::Samples => KEPT.iter().map(|aggregate| metric.flat_of(aggregate)).collect(),
+            Kind::Rate | Kind::Count | Kind::Value => vec![metric.flat()],
+        };
+        names.into_iter().map(move |name| (name, metric))
+    })
+}

@@ -16,7 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("backend", &["backend::config", "engine", "plan"]),
     ("run", &["backend", "backend::config", "plan"]),
     ("measure", &["backend", "backend::config", "gate::config", "plan", "plan::config", "run"]),
-    ("gate", &["gate::config", "measure", "plan", "run", "scenario"]),
+    ("gate", &["gate::config", "measure", "plan", "plan::config", "run", "scenario"]),
     (
         "report",
         &[

@@ -22,7 +22,7 @@ fn validate(path: &Path) -> Result<(), String> {
     let result = load(path, &options).map_err(|failed| Rejected::Invalid(Box::new(failed)));
     match result.and_then(|loaded| complete(loaded, &Changes::default())) {
         Ok(_) => Ok(()),
-        Err(Rejected::Invalid(failed)) => {
+        Err(Rejected::Invalid(failed) | Rejected::NotComparable(failed)) => {
             Err(render(&failed.sources, &failed.diagnostics, Render::Text { color: false }))
         }
         Err(Rejected::Message(message)) => Err(format!("error: {message}\n")),

@@ -4,10 +4,10 @@ use indexmap::IndexMap;
 
 use super::cell::Cell;
 use super::conduct::{Campaign, Settings};
-use super::evidence::{Measured, Part};
+use super::judging;
 use super::prepare::{Chosen, Prepared};
 use crate::backend::config::{Backend, Clock};
-use crate::gate::{Facts, Judgement, Place, Scope, ScopedRule, exit, judge, outcome};
+use crate::gate::{Facts, exit, outcome};
 use crate::measure::{
     CellInput, Metrics, Samples, Validity, curves, errors, host, metrics, own_memory, rounded, timeline,
     validity,
@@ -31,15 +31,17 @@ pub struct CellRecords {
 }
 
 /// One workload on one backend with all its repeats.
-struct Group<'a> {
-    workload: usize,
-    backend: usize,
-    plan: &'a WorkloadPlan,
-    chosen: &'a Chosen,
-    cells: Vec<&'a Cell>,
-    samples: Samples,
-    validity: Validity,
-    metrics: Metrics,
+pub(super) struct Group<'a> {
+    pub(super) workload: usize,
+    pub(super) backend: usize,
+    pub(super) plan: &'a WorkloadPlan,
+    pub(super) chosen: &'a Chosen,
+    pub(super) cells: Vec<&'a Cell>,
+    pub(super) samples: Samples,
+    pub(super) validity: Validity,
+    pub(super) metrics: Metrics,
+    /// The metrics of each repeat, where there are several.
+    pub(super) repeats: Vec<Metrics>,
 }
 
 /// Judges what was measured and makes the report.
@@ -50,13 +52,14 @@ pub fn assemble(
 ) -> (Vec<CellRecords>, RunReport) {
     let prepared = campaign.prepared;
     let groups = group(&campaign);
-    let judgements = judge_all(prepared, &groups);
+    let judgements = judging::judge_all(prepared, &groups);
     let mut report = RunReport::new();
     report.name = Some(prepared.name.clone());
     report.description.clone_from(&prepared.scenario.description);
     report.clock = prepared.backends.first().map(Chosen::clock);
     report.simulated = Some(prepared.is_virtual());
     report.complete = Some(complete);
+    report.stopped_early = campaign.fired().is_some();
     report.interruption = interruption(&campaign, complete);
     report.seed = Some(prepared.plan.seed);
     report.schedule_digest = Some(prepared.plan.schedule_digest.clone());
@@ -73,7 +76,7 @@ pub fn assemble(
         invalid: groups.iter().filter(|group| !group.validity.valid).count(),
         // An error that ended the run early counts like a workload that could not be run.
         broken: groups.iter().filter(|group| is_broken(&group.metrics)).count()
-            + usize::from(!complete && campaign.signal.is_none()),
+            + usize::from(!complete && campaign.signal.is_none() && campaign.fired().is_none()),
         signal: campaign.signal,
     };
     let outcome = outcome(&facts);
@@ -112,6 +115,10 @@ fn rfc3339(time: std::time::SystemTime) -> String {
 }
 
 fn interruption(campaign: &Campaign<'_>, complete: bool) -> Option<String> {
+    if let Some(fired) = campaign.fired() {
+        let rule = &campaign.prepared.gates.rules[fired.rule].text;
+        return Some(format!("stopped early, since `{rule}` is certain to fail: {}", fired.why));
+    }
     match campaign.signal {
         Some(signal) => Some(format!("stopped by signal {signal}")),
         None => (!complete).then(|| "an error ended the run early".to_owned()),
@@ -197,7 +204,9 @@ fn pooled<'a>(
     }
     let validity = validity(chosen.clock(), &samples, &prepared.scenario.validity);
     let metrics = cell_metrics(campaign, plan, backend, &cells, &samples, &validity);
-    Group { workload, backend, plan, chosen, cells, samples, validity, metrics }
+    let single = |cell: &&Cell| cell_metrics(campaign, plan, backend, &[*cell], &cell.samples, &validity);
+    let repeats = if cells.len() > 1 { cells.iter().map(single).collect() } else { Vec::new() };
+    Group { workload, backend, plan, chosen, cells, samples, validity, metrics, repeats }
 }
 
 fn cell_metrics(
@@ -235,14 +244,6 @@ fn cell_report(campaign: &Campaign<'_>, group: &Group<'_>, load: &str) -> CellRe
     let prepared = campaign.prepared;
     let plan = group.plan;
     let first = group.cells.first();
-    let repeats = if group.cells.len() > 1 {
-        let single = |cell: &&Cell| {
-            cell_metrics(campaign, plan, group.backend, &[*cell], &cell.samples, &group.validity).flat()
-        };
-        group.cells.iter().map(single).collect()
-    } else {
-        Vec::new()
-    };
     CellReport {
         workload: plan.name.clone(),
         family: plan.family.clone(),
@@ -250,8 +251,10 @@ fn cell_report(campaign: &Campaign<'_>, group: &Group<'_>, load: &str) -> CellRe
         point: plan.point.clone(),
         description: prepared.scenario.workloads.get(&plan.name).and_then(|w| w.description.clone()),
         load: Some(load.to_owned()),
+        schedule_digest: Some(prepared.plan.workload_digests[group.workload].clone()),
         metrics: group.metrics.flat(),
-        repeats,
+        repeats: group.repeats.iter().map(Metrics::flat).collect(),
+        intervals: judging::intervals(prepared, group),
         validity: Some(group.validity.clone()),
         errors: errors(&group.samples),
         curves: curves(&group.samples),
@@ -267,59 +270,6 @@ fn faults(cell: &Cell) -> impl Iterator<Item = FaultEntry> {
         action: fault.action.clone(),
         at_ms: rounded(ms(fault.at_ns)),
     })
-}
-
-/// Every rule for everyone it is judged for, as far as they were played.
-fn judge_all(prepared: &Prepared, groups: &[Group<'_>]) -> Vec<Judgement> {
-    let mut judgements = Vec::new();
-    for rule in &prepared.gates.rules {
-        for name in &rule.backends {
-            let Some(backend) = prepared.backends.iter().position(|chosen| chosen.name == *name) else {
-                continue;
-            };
-            let own = groups
-                .iter()
-                .filter(|group| group.backend == backend && rule.scope.names().contains(&group.plan.name));
-            match &rule.scope {
-                Scope::Each(_) => {
-                    judgements.extend(own.map(|group| judged(prepared, rule, &group.plan.name, &[group])));
-                }
-                Scope::Pooled(_) => {
-                    let own: Vec<&Group<'_>> = own.collect();
-                    if !own.is_empty() {
-                        judgements.push(judged(prepared, rule, "all", &own));
-                    }
-                }
-            }
-        }
-    }
-    judgements
-}
-
-fn judged(prepared: &Prepared, rule: &ScopedRule, workload: &str, groups: &[&Group<'_>]) -> Judgement {
-    let parts = groups.iter().map(|group| Part {
-        samples: &group.samples,
-        metrics: &group.metrics,
-        tags: &group.plan.tags,
-        slo: prepared.gates.slos.get(&group.plan.name).map_or(&[], Vec::as_slice),
-    });
-    let chosen = groups.first().map(|group| group.chosen);
-    let measured = Measured {
-        parts: parts.collect(),
-        deterministic: chosen.is_some_and(|chosen| chosen.clock() == Clock::Virtual),
-    };
-    let backend = chosen.map_or("", |chosen| &chosen.name);
-    let mut judgement = judge(&rule.case(workload, backend), &measured);
-    judgement.suspended = groups.iter().any(|group| !group.validity.valid);
-    judgement.place = place(prepared, rule);
-    judgement
-}
-
-/// Where a rule stands in its file.
-fn place(prepared: &Prepared, rule: &ScopedRule) -> Option<Place> {
-    let loaded = prepared.loaded.as_ref()?;
-    let place = loaded.place(loaded.rule_span(rule.index?, 0..rule.text.len())?);
-    Some(Place { file: place.file?, line: place.line, column: place.column })
 }
 
 /// The cells' requests, with the names they are written under.

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::backend::EngineStats;
+use crate::gate::Fired;
 use crate::measure::Samples;
 use crate::metric::METRICS;
 use crate::record::Phase;
@@ -22,6 +23,8 @@ pub struct Cell {
     pub start_time: f64,
     /// When it ended, on the same axis.
     pub end_time: f64,
+    /// The rule that stopped it, if one did.
+    pub fired: Option<Fired>,
 }
 
 /// What is about to be played, for whoever shows progress.

@@ -14,7 +14,7 @@ use super::{assemble, output};
 use crate::backend::config::{Backend, Clock};
 use crate::backend::mock;
 use crate::backend::openai::Identity;
-use crate::gate::exit;
+use crate::gate::{Fired, Watch, Watched, exit};
 use crate::measure::{Resources, Samples};
 use crate::plan::WorkloadPlan;
 use crate::record::{GapRun, Outcome, Record};
@@ -116,6 +116,13 @@ pub struct Campaign<'a> {
     pub identities: Vec<Option<Identity>>,
 }
 
+impl Campaign<'_> {
+    /// The rule that stopped the run, if one did.
+    pub fn fired(&self) -> Option<&Fired> {
+        self.cells.iter().find_map(|cell| cell.fired.as_ref())
+    }
+}
+
 /// Plays, judges and writes. Results are written even where playing was cut short.
 pub fn conduct(
     prepared: &Prepared,
@@ -145,9 +152,10 @@ pub fn conduct(
     let mut servers = Servers::default();
     let mut problem = play_all(&mut campaign, &mut earlier, &mut servers, settings, progress).err();
     campaign.identities = servers.identities(prepared.backends.len());
-    let complete = campaign.signal.is_none() && problem.is_none();
+    let stopped = campaign.fired().is_some();
+    let complete = campaign.signal.is_none() && problem.is_none() && !stopped;
     let (records, report) = assemble::assemble(campaign, settings, complete);
-    if let Err(error) = output::write(prepared, settings.folder, &records, &report, complete) {
+    if let Err(error) = output::write(prepared, settings.folder, &records, &report, complete || stopped) {
         problem = problem.or(Some(error));
     }
     Ok(Conducted { report, problem })
@@ -227,7 +235,8 @@ fn play_all(
     }
     for (workload, plan) in prepared.plan.workloads.iter().enumerate() {
         for repeat in 0..plan.repeats {
-            for (backend, chosen) in prepared.backends.iter().enumerate() {
+            for backend in order(prepared.backends.len(), repeat) {
+                let chosen = &prepared.backends[backend];
                 let key = CellKey { workload: workload as u32, backend: backend as u32, repeat };
                 let done = earlier.cells.remove(&key).unwrap_or_default();
                 if let (Some(played), Some(start_time)) = (&done.played, done.start_time) {
@@ -239,7 +248,11 @@ fn play_all(
                 let mut player = Player { campaign, key, plan, chosen, settings, journal, progress, servers };
                 let cell = player.play(&done, virtual_start)?;
                 let interrupted = matches!(cell.played.ending, Ending::Interrupted(_));
+                let is_fired = cell.fired.is_some();
                 campaign.cells.push(cell);
+                if is_fired {
+                    return Ok(());
+                }
                 if let Some(signal) =
                     settings.stop.requested().filter(|_| interrupted || !is_last(prepared, key))
                 {
@@ -258,11 +271,16 @@ fn play_all(
     Ok(())
 }
 
+/// The order of backends in a repeat: A B, then B A, so that a drift of the machine favours neither.
+fn order(backends: usize, repeat: u32) -> impl Iterator<Item = usize> {
+    (0..backends).map(move |at| if repeat.is_multiple_of(2) { at } else { backends - 1 - at })
+}
+
 /// Whether nothing is played after this cell.
 fn is_last(prepared: &Prepared, key: CellKey) -> bool {
     let workloads = &prepared.plan.workloads;
     key.workload as usize + 1 == workloads.len()
-        && key.backend as usize + 1 == prepared.backends.len()
+        && order(prepared.backends.len(), key.repeat).last() == Some(key.backend as usize)
         && workloads.last().is_some_and(|plan| key.repeat + 1 == plan.repeats)
 }
 
@@ -279,7 +297,7 @@ fn restored(
         samples.push(record.clone(), gaps);
     }
     let end_time = start_time + seconds(played.measure_end.saturating_sub(played.measure_start));
-    Cell { key, samples, played, start_time, end_time }
+    Cell { key, samples, played, start_time, end_time, fired: None }
 }
 
 /// One cell about to be played.
@@ -315,7 +333,7 @@ impl<'p> Player<'_, 'p> {
         }
         let earlier = done.start_time.map(|_| earlier_time(&samples));
         resume.elapsed = earlier.unwrap_or(0);
-        let (played, samples, failed, count) = self.record(clock, samples, &resume)?;
+        let Recorded { played, samples, failed, count, fired } = self.record(clock, samples, &resume)?;
         let length = seconds(played.measure_end.saturating_sub(played.measure_start));
         self.progress.finished(&start, length);
         if let Some(segment) = self.campaign.segments.last_mut() {
@@ -331,7 +349,7 @@ impl<'p> Player<'_, 'p> {
         }
         let start_time = done.start_time.unwrap_or(t0);
         let end_time = if clock == Clock::Virtual { t0 + length } else { unix(SystemTime::now()) };
-        let cell = Cell { key: self.key, samples, played, start_time, end_time };
+        let cell = Cell { key: self.key, samples, played, start_time, end_time, fired };
         match failed {
             Some(error) => {
                 self.campaign.cells.push(cell);
@@ -342,16 +360,12 @@ impl<'p> Player<'_, 'p> {
     }
 
     /// Plays what is left of the cell and takes its records.
-    fn record(
-        &mut self,
-        clock: Clock,
-        samples: Samples,
-        resume: &Resume,
-    ) -> Result<(Played, Samples, Option<JournalError>, u64), CampaignError> {
+    fn record(&mut self, clock: Clock, samples: Samples, resume: &Resume) -> Result<Recorded, CampaignError> {
         let prepared = self.campaign.prepared;
         let (plan, stop) = (self.plan, self.settings.stop);
         let recipes = plan.stream(self.key.repeat);
         let backend = self.key.backend as usize;
+        let watch = self.watch();
         let played;
         let mut recorder;
         if let Backend::Mock(config) = &self.chosen.config {
@@ -359,18 +373,31 @@ impl<'p> Player<'_, 'p> {
             let mut engine = mock::open(config, &plan.family, seed, &dir).map_err(|error| {
                 CampaignError::Backend { backend: self.chosen.name.clone(), message: error.to_string() }
             })?;
-            recorder =
-                Recorder { samples, journal: self.journal, failed: None, progress: self.progress, count: 0 };
+            let (journal, progress) = (&mut *self.journal, &mut *self.progress);
+            recorder = Recorder { samples, journal, failed: None, progress, count: 0, watch };
             played = play(plan, recipes, engine.as_mut(), clock, stop, &mut recorder, resume)?;
         } else {
             let opened = self.servers.open(backend, prepared, self.settings, self.progress)?;
             let server = opened.expect("what is no mock is a server");
-            recorder =
-                Recorder { samples, journal: self.journal, failed: None, progress: self.progress, count: 0 };
+            let (journal, progress) = (&mut *self.journal, &mut *self.progress);
+            recorder = Recorder { samples, journal, failed: None, progress, count: 0, watch };
             played = play_live(plan, recipes, server, stop, &mut recorder, resume)?;
         }
-        let Recorder { samples, failed, count, .. } = recorder;
-        Ok((played, samples, failed, count))
+        let Recorder { samples, failed, count, watch, .. } = recorder;
+        Ok(Recorded { played, samples, failed, count, fired: watch.fired().cloned() })
+    }
+
+    /// The rules that may stop this cell.
+    fn watch(&self) -> Watch<'p> {
+        let gates = &self.campaign.prepared.gates;
+        let watched = Watched {
+            tags: &self.plan.tags,
+            slo: gates.slos.get(&self.plan.name).map_or(&[], Vec::as_slice),
+            basis: self.plan.load.basis(),
+            requests: self.plan.expected().measured,
+            deterministic: self.chosen.clock() == Clock::Virtual,
+        };
+        Watch::new(&gates.rules, &self.plan.name, &self.chosen.name, watched)
     }
 
     fn start(&self, clock: Clock) -> CellStart<'p> {
@@ -386,6 +413,15 @@ impl<'p> Player<'_, 'p> {
     }
 }
 
+/// What playing a cell left.
+struct Recorded {
+    played: Played,
+    samples: Samples,
+    failed: Option<JournalError>,
+    count: u64,
+    fired: Option<Fired>,
+}
+
 /// Takes the records of a cell: into its samples, the journal and the progress.
 struct Recorder<'a> {
     samples: Samples,
@@ -393,6 +429,7 @@ struct Recorder<'a> {
     failed: Option<JournalError>,
     progress: &'a mut dyn Progress,
     count: u64,
+    watch: Watch<'a>,
 }
 
 impl Observer for Recorder<'_> {
@@ -406,7 +443,7 @@ impl Observer for Recorder<'_> {
                 self.failed = Some(error);
                 Flow::Abort(reason)
             }
-            Some(Ok(())) | None => Flow::Continue,
+            Some(Ok(())) | None => self.watch.on_record(record, gaps),
         }
     }
 

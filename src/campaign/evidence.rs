@@ -30,6 +30,8 @@ pub struct Measured<'a> {
     pub parts: Vec<Part<'a>>,
     /// Whether the same plan gives the same numbers again.
     pub deterministic: bool,
+    /// Each repeat of the one part; empty where there is one repeat, or several parts.
+    pub repeats: Vec<Part<'a>>,
 }
 
 impl Part<'_> {
@@ -44,6 +46,16 @@ impl Part<'_> {
                 On::Tag(..) => true,
             })
         })
+    }
+
+    /// The sum and the number of the gaps of each request, in milliseconds.
+    fn clusters(&self) -> Vec<(f64, u64)> {
+        let records = self.samples.by_due().into_iter();
+        let cluster = |record: &Record| {
+            let gaps = record.output_tokens.saturating_sub(record.first_event_tokens);
+            Some((ms(record.end.saturating_sub(record.first?)), u64::from(gaps)))
+        };
+        records.filter_map(cluster).filter(|(_, gaps)| *gaps > 0).collect()
     }
 
     fn happened(&self, record: &Record, event: &Event<'_>) -> bool {
@@ -90,7 +102,9 @@ impl Evidence for Measured<'_> {
                 );
             }
             let pools = self.parts.iter().flat_map(|part| part.samples.gaps().sorted());
-            return Ok(gate::Samples::Unordered(pools.map(|(gap, count)| (ms(gap), count)).collect()));
+            let clusters = self.parts.iter().flat_map(Part::clusters).collect();
+            let runs = pools.map(|(gap, count)| (ms(gap), count)).collect();
+            return Ok(gate::Samples::Unordered { runs, clusters });
         }
         let values = self.parts.iter().flat_map(|part| {
             part.counted(filter)
@@ -119,5 +133,15 @@ impl Evidence for Measured<'_> {
             parts if metric.kind == Kind::Count => parts.iter().map(|part| part.flat(metric)).sum(),
             _ => Err(format!("`{}` is one number per workload; it has no pooled value", metric.name)),
         }
+    }
+    fn repeats(&self) -> Vec<Box<dyn Evidence + '_>> {
+        self.repeats
+            .iter()
+            .map(|part| {
+                let alone =
+                    Measured { parts: vec![*part], deterministic: self.deterministic, repeats: Vec::new() };
+                Box::new(alone) as Box<dyn Evidence + '_>
+            })
+            .collect()
     }
 }

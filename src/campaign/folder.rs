@@ -82,7 +82,8 @@ impl Folder {
 
     /// What an earlier run left here.
     pub fn earlier(&self) -> Earlier {
-        let complete = self.run_file().map(|run| run["complete"] == Value::Bool(true));
+        let is = |run: &Value, key: &str| run[key] == Value::Bool(true);
+        let complete = self.run_file().map(|run| is(&run, "complete") || is(&run, "stopped_early"));
         match complete {
             Some(true) if !self.journal().exists() => Earlier::Complete,
             None if !self.journal().exists() => Earlier::Nothing,

@@ -1,10 +1,12 @@
 //! The conductor: prepares scenarios, plays their cells in order, judges them and writes the results.
 
 mod assemble;
+mod baselines;
 mod cell;
 mod conduct;
 mod evidence;
 mod folder;
+mod judging;
 mod output;
 mod prepare;
 mod servers;

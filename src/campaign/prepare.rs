@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
 
+use super::baselines::{self, Problem};
 use super::folder::is_inside;
 use super::shipped::{SHIPPED, Shipped};
 use crate::backend::config::{Backend, Clock};
@@ -12,7 +13,7 @@ use crate::gate::{Checked, Finding, Planned, PlannedBackend, PlannedWorkload, Si
 use crate::nearest::nearest;
 use crate::plan::config::{Load, Requests};
 use crate::plan::{Plan, PlanError, plan, table};
-use crate::report::{STANDARD, Template, find};
+use crate::report::{Baseline, STANDARD, Template, find};
 use crate::scenario::{Diagnostic, Failed, Format, Loaded, Options, Scenario, load, load_text, read_file};
 use crate::tokenizer;
 
@@ -78,6 +79,8 @@ pub struct Prepared {
     pub plan: Plan,
     /// The parsed rules and SLOs.
     pub gates: Checked,
+    /// The baselines by name; `None` for one that does not exist and may be missing.
+    pub baselines: IndexMap<String, Option<Baseline>>,
     /// The standard reports and the scenario's own: where each goes, and its template.
     pub reports: Reports,
     /// Where texts stand; absent for a run of a plan file.
@@ -89,6 +92,8 @@ pub struct Prepared {
 pub enum Rejected {
     /// The scenario is wrong, at these places.
     Invalid(Box<Failed>),
+    /// A baseline is of other work, at these places.
+    NotComparable(Box<Failed>),
     /// Something else is, in one message.
     Message(String),
 }
@@ -185,12 +190,17 @@ pub fn complete(mut loaded: Loaded, changes: &Changes) -> Result<Prepared, Rejec
         };
         Rejected::at(&loaded, errors.into_iter().map(at).collect())
     })?;
+    let (baselines, problems) = baselines::load(&loaded.scenario, &gates, &plan, &loaded.dir);
+    if !problems.is_empty() {
+        return Err(incomparable(&loaded, &problems));
+    }
     Ok(Prepared {
         name,
         scenario: loaded.scenario.clone(),
         backends,
         plan,
         gates,
+        baselines,
         reports,
         loaded: Some(loaded),
     })
@@ -214,7 +224,12 @@ pub fn prepare_plan(path: &Path, changes: &Changes) -> Result<Prepared, Rejected
         message(&errors.into_iter().map(|(_, error)| error).collect::<Vec<_>>().join("; "))
     })?;
     let name = scenario.name.clone().unwrap_or_else(|| stem(path));
-    Ok(Prepared { name, scenario, backends, plan, gates, reports, loaded: None })
+    let dir = path.parent().unwrap_or(Path::new(""));
+    let (baselines, problems) = baselines::load(&scenario, &gates, &plan, dir);
+    if let Some(problem) = problems.into_iter().next() {
+        return Err(message(&format!("{}: {}; {}", path.display(), problem.message, problem.help)));
+    }
+    Ok(Prepared { name, scenario, backends, plan, gates, baselines, reports, loaded: None })
 }
 
 /// The templates of the standard reports and of the scenario's own, found and compiled before anything runs. An error
@@ -357,6 +372,25 @@ fn planned(plan: &Plan, backends: &[Chosen]) -> Planned {
         deterministic: chosen.clock() == Clock::Virtual,
     });
     Planned { workloads: workloads.collect(), backends: backends.collect() }
+}
+
+/// Baselines that can not be used, at their places. That they are of other work is what is told by the exit code, where
+/// nothing else is wrong.
+fn incomparable(loaded: &Loaded, problems: &[Problem]) -> Rejected {
+    let mut diagnostics: Vec<Diagnostic> = problems
+        .iter()
+        .map(|problem| {
+            let span = loaded.span_of(&format!("/baselines/{}/path", escape(&problem.baseline)));
+            Diagnostic::error(span, problem.message.clone()).help(problem.help.clone())
+        })
+        .collect();
+    crate::scenario::sort(&mut diagnostics);
+    let failed = Box::new(Failed { sources: loaded.sources.clone(), diagnostics });
+    if problems.iter().all(|problem| problem.is_other_work) {
+        Rejected::NotComparable(failed)
+    } else {
+        Rejected::Invalid(failed)
+    }
 }
 
 /// A plan's error at its place in the scenario.

@@ -48,7 +48,7 @@ pub fn validate(args: &ValidateArgs) -> Result<u8, CliError> {
                     found.push((loaded.sources, loaded.warnings));
                 }
             }
-            Err(Rejected::Invalid(failed)) => {
+            Err(Rejected::Invalid(failed) | Rejected::NotComparable(failed)) => {
                 wrong += 1;
                 found.push((failed.sources, failed.diagnostics));
             }

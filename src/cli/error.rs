@@ -46,6 +46,7 @@ impl CliError {
     /// The exit code it ends the process with.
     pub fn exit_code(&self) -> u8 {
         match self {
+            Self::Rejected(rejected) if matches!(**rejected, Rejected::NotComparable(_)) => exit::INVALID,
             Self::Rejected(_)
             | Self::Input(_)
             | Self::Folder(FolderError::Incomplete(_) | FolderError::NothingToResume(_)) => exit::USAGE,
@@ -58,7 +59,7 @@ impl CliError {
     pub fn report(&self) {
         match self {
             Self::Rejected(rejected) => match rejected.as_ref() {
-                Rejected::Invalid(failed) => {
+                Rejected::Invalid(failed) | Rejected::NotComparable(failed) => {
                     let style = Render::Text { color: terminal::error_colour() };
                     terminal::say(render(&failed.sources, &failed.diagnostics, style).trim_end());
                 }

@@ -2,14 +2,15 @@
 
 use indexmap::IndexMap;
 
+use super::abort::watchable;
 use super::config::{Confidence, GateRule, NoData, Severity, WorkloadScope};
 use super::judge::{Case, allowed, tested_at};
-use crate::metric::{Kind, METRICS};
+use crate::metric::{Kind, METRICS, judged_names};
 use crate::nearest::nearest;
-use crate::rule::{self, Bytes, Condition, On, Op, Rule, RuleError, Subject};
+use crate::rule::{self, Aggregate, Bytes, Condition, Limit, On, Op, Rule, RuleError, Subject};
 use crate::scenario::Scenario;
 use crate::stats;
-use crate::units::human;
+use crate::units::{Ns, human};
 
 /// The limit on failures that holds where no rule names `error_rate`.
 const IMPLICIT: &str = "error_rate <= 1%";
@@ -64,6 +65,10 @@ pub struct ScopedRule {
     pub severity: Severity,
     /// What a metric without a value does.
     pub no_data: NoData,
+    /// Whether a comparison of one run with one other may decide.
+    pub allow_single_run: bool,
+    /// From when on a violation stops the run, in nanoseconds of measured time; `None` when it does not.
+    pub abort_after: Option<Ns>,
 }
 
 /// The workloads of a rule, by full name. May be empty when `--only` left none of them.
@@ -95,6 +100,7 @@ impl ScopedRule {
             severity: self.severity,
             no_data: self.no_data,
             implicit: self.index.is_none(),
+            allow_single_run: self.allow_single_run,
         }
     }
 }
@@ -245,8 +251,20 @@ fn implicit(planned: &Planned, rules: &[ScopedRule]) -> Vec<ScopedRule> {
         confidence: Confidence::None,
         severity: Severity::Fail,
         no_data: NoData::Fail,
+        allow_single_run: false,
+        abort_after: None,
     });
     scoped.collect()
+}
+
+/// The fewest samples with which a rule can pass; `None` where any number will do.
+fn needed(rule: &Rule, alpha: f64) -> Option<u64> {
+    match (&rule.limit, &rule.subject) {
+        // One value has no spread.
+        (Limit::Number(_), Subject::Aggregate(Aggregate::Avg, _)) => Some(2),
+        (Limit::Number(_), _) => stats::smallest_n(allowed(rule)?, alpha),
+        (Limit::Reference(_), _) => None,
+    }
 }
 
 /// One rule against the plan.
@@ -307,6 +325,8 @@ impl<'a> Checker<'a> {
             confidence: self.confidence(),
             severity: self.gate.severity,
             no_data: self.gate.no_data,
+            allow_single_run: self.scenario.gates.allow_single_run,
+            abort_after: self.gate.abort_on_fail.then(|| self.gate.abort_after.map_or(0, |after| after.0)),
         }
     }
 
@@ -315,7 +335,13 @@ impl<'a> Checker<'a> {
         if !unknown.is_empty() {
             return unknown;
         }
-        self.nobody().into_iter().chain(self.missing_slo()).chain(self.out_of_reach()).collect()
+        self.nobody()
+            .into_iter()
+            .chain(self.missing_slo())
+            .chain(self.out_of_reach())
+            .chain(self.unlike_a_baseline())
+            .chain(self.unwatchable())
+            .collect()
     }
 
     /// Tags of every workload that the scenario or the plan has, with its name.
@@ -390,10 +416,60 @@ impl<'a> Checker<'a> {
         matches!(self.rule.subject, Subject::Aggregate(_, metric) if metric.name == "tbt")
     }
 
+    /// A baseline keeps few numbers, and the rule asks for another.
+    fn unlike_a_baseline(&self) -> Option<RuleError> {
+        let Limit::Reference(reference) = &self.rule.limit else { return None };
+        if !self.scenario.baselines.contains_key(&reference.name) {
+            return None;
+        }
+        let error = |at: Bytes, message: &str, help: &str| Some(RuleError::new(at, message, help));
+        if let Some(condition) = self.rule.filter_on_metrics().first() {
+            let message = "a baseline keeps no requests, so it can not be narrowed to some of them";
+            return error(
+                condition.at.clone(),
+                message,
+                "leave the condition out, or refer to a workload of this run",
+            );
+        }
+        if self.gate.workloads == Some(WorkloadScope::All) {
+            let message = "a baseline keeps each workload on its own, so a pooled rule has nothing there";
+            return error(self.rule.limit_at.clone(), message, "leave `workloads: all` out");
+        }
+        if self.rule.subject.flat().is_none_or(|name| !judged_names().any(|(kept, _)| kept == name)) {
+            let message = "a baseline does not keep this";
+            let help = "it keeps avg, p50, p90, p95, p99 and max of a metric, and every rate, count and value that has a better direction";
+            return error(self.rule.subject_at.clone(), message, help);
+        }
+        None
+    }
+
+    /// `abort_on_fail` on a rule whose failure is never certain before the end.
+    fn unwatchable(&self) -> Option<RuleError> {
+        if !self.gate.abort_on_fail {
+            return self.gate.abort_after.map(|_| {
+                let help = "add `abort_on_fail: true`, or leave `abort_after` out";
+                RuleError::new(
+                    self.rule.subject_at.clone(),
+                    "`abort_after` does nothing without `abort_on_fail`",
+                    help,
+                )
+            });
+        }
+        let message = if self.gate.workloads == Some(WorkloadScope::All) {
+            "a rule over all workloads is not certain before the last of them"
+        } else if watchable(self.rule) {
+            return None;
+        } else {
+            "nothing is certain about this before the end"
+        };
+        let help = "`abort_on_fail` watches quantiles of a request's metrics, error_rate, slo_share, share(...), upper limits on failed_requests, and max(...) and min(...)";
+        Some(RuleError::new(self.rule.subject_at.clone(), message, help))
+    }
+
     /// The rule can not pass on this plan, whatever is measured.
     fn out_of_reach(&self) -> Option<RuleError> {
         let alpha = tested_at(self.confidence())?;
-        let needed = stats::smallest_n(allowed(self.rule)?, alpha)?;
+        let needed = needed(self.rule, alpha)?;
         if self.backends().all(|backend| backend.deterministic) {
             return None;
         }

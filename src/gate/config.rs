@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::units::Duration;
+
 /// When the run passes.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -12,6 +14,9 @@ pub struct Gates {
     pub confidence: Confidence,
     /// What an inconclusive rule does to the run. Default `warn`.
     pub inconclusive: Inconclusive,
+    /// Let a rule with a reference decide even where each side is a single run. How much runs differ is not known then: two
+    /// runs of the same thing are often further apart than what they hold suggests, so such a rule only warns. Default false.
+    pub allow_single_run: bool,
     /// The rules.
     pub rules: Vec<GateRule>,
 }
@@ -106,6 +111,11 @@ pub struct GateRule {
     /// Overrides the confidence of all gates.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub confidence: Option<Confidence>,
+    /// Whether a violation that is certain before the end stops the run.
+    pub abort_on_fail: bool,
+    /// From when on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub abort_after: Option<Duration>,
 }
 
 /// The map form of a rule.
@@ -130,6 +140,14 @@ struct GateRuleMap {
     /// Overrides the confidence of all gates for this rule.
     #[serde(default)]
     confidence: Option<Confidence>,
+    /// Stop the run as soon as it is certain that this rule fails; what was measured until then is reported. A count, an
+    /// extreme or a rate of 0 % is certain at the first event that breaks it. A quantile, share or rate is watched by a
+    /// test that stays honest however often it looks: it stops a healthy run at most once in a hundred. Default false.
+    #[serde(default)]
+    abort_on_fail: bool,
+    /// Do not stop the workload for this rule before so much of it was measured, such as `10s`. Default: at once.
+    #[serde(default)]
+    abort_after: Option<Duration>,
 }
 
 impl<'de> Deserialize<'de> for GateRule {
@@ -143,6 +161,8 @@ impl<'de> Deserialize<'de> for GateRule {
                 severity: Severity::default(),
                 no_data: NoData::default(),
                 confidence: None,
+                abort_on_fail: false,
+                abort_after: None,
             });
         }
         let map: GateRuleMap = serde_json::from_value(value).map_err(serde::de::Error::custom)?;
@@ -153,6 +173,8 @@ impl<'de> Deserialize<'de> for GateRule {
             severity: map.severity,
             no_data: map.no_data,
             confidence: map.confidence,
+            abort_on_fail: map.abort_on_fail,
+            abort_after: map.abort_after,
         })
     }
 }
@@ -235,6 +257,29 @@ pub enum NoData {
     /// It is said, and the run still passes.
     Warn,
     /// The rule is left out.
+    Skip,
+}
+
+/// Results of an earlier run that rules can refer to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Baseline {
+    /// The file that `sagebench baseline save` wrote, relative to this file.
+    pub path: std::path::PathBuf,
+    /// What happens to rules that refer to it while the file does not exist: `fail` refuses to run, `skip` leaves them
+    /// out, as on the first night of a nightly gate. Default `fail`.
+    #[serde(default)]
+    pub missing: Missing,
+}
+
+/// What a baseline that does not exist does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Missing {
+    /// Nothing runs.
+    #[default]
+    Fail,
+    /// Rules that refer to it are left out, and the report says so.
     Skip,
 }
 

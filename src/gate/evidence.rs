@@ -22,6 +22,9 @@ pub trait Evidence {
     /// A metric that is one number: kinds `Count` and `Value`, and rates that count no requests (`prefix_hit_rate`).
     /// `filter` is empty but for metrics of which [`counts_requests`](crate::rule::counts_requests) holds.
     fn number(&self, metric: &'static Metric, filter: &[Condition]) -> Result<f64, String>;
+
+    /// Each repeat on its own, in order, where several are pooled here; else nothing.
+    fn repeats(&self) -> Vec<Box<dyn Evidence + '_>>;
 }
 
 /// Values as runs `(value, count)`.
@@ -29,9 +32,22 @@ pub trait Evidence {
 pub enum Samples {
     /// In order of the requests' due times; pooled workloads follow one another.
     InOrder(Vec<Run>),
-    /// In no order, such as token gaps that were counted by length. How alike neighbours are can not be told then, so a
-    /// quantile of them is judged by the point.
-    Unordered(Vec<Run>),
+    /// In no order, such as token gaps that were counted by length. How alike neighbours are can not be told then.
+    Unordered {
+        /// The values.
+        runs: Vec<Run>,
+        /// What each request gave: the sum of its values and their number, in order of due times.
+        clusters: Vec<(f64, u64)>,
+    },
+}
+
+impl Samples {
+    /// The values, in order or not.
+    pub fn runs(&self) -> &[Run] {
+        match self {
+            Self::InOrder(runs) | Self::Unordered { runs, .. } => runs,
+        }
+    }
 }
 
 /// What may happen to a request.

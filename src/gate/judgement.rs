@@ -47,8 +47,8 @@ pub struct Judgement {
     pub severity: Severity,
     /// The measured value in the unit of the limit; `None` without data.
     pub value: Option<f64>,
-    /// The limit in the same unit.
-    pub limit: f64,
+    /// The limit in the same unit; `None` for a reference to something that has no value.
+    pub limit: Option<f64>,
     /// The unit of both, as printed: `ms`, `tok/s`, `MiB`, `%` (value and limit stay ratios), or nothing.
     pub unit: String,
     /// A confidence interval of the value where one was computed. Its two bounds are the two one-sided ones that the
@@ -66,10 +66,26 @@ pub struct Judgement {
     pub reason: Option<String>,
     /// Whether nobody wrote the rule: it holds by default.
     pub implicit: bool,
+    /// What the limit refers to, for a rule such as `avg(tpot) <= main + 5%`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub against: Option<Against>,
     /// The workload is INVALID, so the verdict is only what it would have been.
     pub suspended: bool,
     /// Where the rule stands: file, line and column (1-based). Absent for implicit rules.
     pub place: Option<Place>,
+}
+
+/// The other side of a comparison.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Against {
+    /// The baseline, workload or backend.
+    pub name: String,
+    /// The value there, the mean over its repeats.
+    pub value: f64,
+    /// Our value divided by that one; `None` where that is 0.
+    pub ratio: Option<f64>,
+    /// Bounds on the ratio, each wrong with the probability that the rule's confidence leaves.
+    pub interval: Option<[f64; 2]>,
 }
 
 /// A place in a scenario file.

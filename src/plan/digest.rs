@@ -24,21 +24,24 @@ impl Plan {
         let mut content = Hasher::new_derive_key("sagebench content");
         content.update(&GENERATOR_VERSION.to_le_bytes());
         content.update(tokenizer.as_bytes());
+        let mut workload_digests = Vec::new();
         for workload in &workloads {
             let (own_schedule, own_content) = hashes(workload);
+            workload_digests.push(own_schedule.to_hex()[..DIGITS].to_owned());
             schedule.update(own_schedule.as_bytes());
             content.update(own_content.as_bytes());
         }
-        Self { seed, workloads, schedule_digest: hex(&schedule), content_digest: hex(&content) }
+        Self {
+            seed,
+            workloads,
+            workload_digests,
+            schedule_digest: hex(&schedule),
+            content_digest: hex(&content),
+        }
     }
 }
 
 impl WorkloadPlan {
-    /// Hash over this workload's lengths, load law, arrivals, groups and sampling. Hex.
-    pub fn schedule_digest(&self) -> String {
-        hashes(self).0.to_hex()[..DIGITS].to_owned()
-    }
-
     /// Whether only time ends the stream of recipes, so that it has no last one before it runs.
     pub fn is_endless(&self) -> bool {
         let users = matches!(self.load, LoadPlan::Closed { .. });

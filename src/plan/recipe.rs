@@ -21,7 +21,9 @@ pub struct Plan {
     pub seed: u64,
     /// The workloads (and their matrix points) in order.
     pub workloads: Vec<WorkloadPlan>,
-    /// Hash over lengths, load laws, arrivals, groups and sampling: what two runs must share to be comparable. Hex.
+    /// For each workload in order, the hash over its lengths, load law, arrivals, groups and sampling. Hex.
+    pub workload_digests: Vec<String>,
+    /// Hash over those of all workloads: what two runs must share to be comparable. Hex.
     pub schedule_digest: String,
     /// Hash over prompt sources, the generator's version and the tokenizer. Hex.
     pub content_digest: String,

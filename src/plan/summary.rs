@@ -130,10 +130,14 @@ pub struct Row {
 
 /// A row for each workload, in order.
 pub fn table(plan: &Plan) -> Vec<Row> {
-    plan.workloads.iter().map(row).collect()
+    plan.workloads
+        .iter()
+        .zip(&plan.workload_digests)
+        .map(|(workload, digest)| row(workload, digest))
+        .collect()
 }
 
-fn row(plan: &WorkloadPlan) -> Row {
+fn row(plan: &WorkloadPlan, digest: &str) -> Row {
     let mut stream = plan.stream(0);
     stream.start_measuring();
     let mut prompt = Gathered::default();
@@ -153,7 +157,7 @@ fn row(plan: &WorkloadPlan) -> Row {
         prompt_tokens: prompt.spread(),
         output_tokens: output.spread(),
         skipped_rows: plan.skipped_rows,
-        digest: plan.schedule_digest(),
+        digest: digest.to_owned(),
     }
 }
 

@@ -34,7 +34,7 @@ fn violation(judgement: &Judgement) -> Option<String> {
         Verdict::Pass => None,
         Verdict::Fail => {
             let value = judgement.value?;
-            let (value, limit) = (value, judgement.limit);
+            let limit = judgement.limit?;
             let measured = human(value, &judgement.unit);
             let by = if limit == 0.0 {
                 format!("against a limit of {}", human(limit, &judgement.unit))

@@ -174,9 +174,9 @@ fn suite(name: &str, class: &str, time: f64, cases: &[Case]) -> Value {
 }
 
 fn rule_case(own: &Judgement) -> Case {
-    let measured = match own.value {
-        Some(value) => {
-            format!("{} (limit {})", human(value, &own.unit), human(own.limit, &own.unit))
+    let measured = match own.value.zip(own.limit) {
+        Some((value, limit)) => {
+            format!("{} (limit {})", human(value, &own.unit), human(limit, &own.unit))
         }
         None => "no data".to_owned(),
     };

@@ -80,7 +80,7 @@ fn judgement(
         decides: true,
         severity: Severity::Fail,
         value,
-        limit,
+        limit: Some(limit),
         unit: unit.into(),
         interval: None,
         interval_level: None,
@@ -89,6 +89,7 @@ fn judgement(
         method: "exact".into(),
         reason: None,
         implicit: false,
+        against: None,
         suspended: false,
         place: Some(Place { file: "year1.yaml".into(), line: 30, column: 7 }),
     }

@@ -4,6 +4,7 @@
 //! output is a pure function of it. What can not repeat stands under `environment` and nowhere else.
 
 mod analysis;
+mod baseline;
 mod charts;
 pub mod config;
 mod context;
@@ -18,6 +19,7 @@ mod templates;
 #[cfg(test)]
 mod tests;
 
+pub use baseline::{BASELINE_VERSION, Baseline, BaselineCell, read_baseline};
 pub use files::{
     OutputFile, RequestLog, STANDARD, benchmark_summary, metrics_files, requests_jsonl, run_json, run_schema,
     slug, sweep_csv,

@@ -38,6 +38,9 @@ pub struct RunReport {
     pub complete: Option<bool>,
     /// Why not: which signal, which abort rule.
     pub interruption: Option<String>,
+    /// Whether a rule with `abort_on_fail` ended the run. Such a run is finished, though not complete.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stopped_early: bool,
     /// The seed of the plan.
     pub seed: Option<u64>,
     /// What two runs must share to be comparable.
@@ -132,10 +135,17 @@ pub struct CellReport {
     pub description: Option<String>,
     /// The load in a few words, such as `closed, concurrency 10, 10 requests`.
     pub load: Option<String>,
+    /// What two runs of this workload must share to be comparable.
+    pub schedule_digest: Option<String>,
     /// The metrics of all repeats pooled: the flat object of the workload's result file.
     pub metrics: Flat,
     /// The metrics of each repeat, when there are several.
     pub repeats: Vec<Flat>,
+    /// Bounds on the true value of a statistic by its flat name, each of the two wrong with 5 % probability: order
+    /// statistics for quantiles, batch means for means, Clopper and Pearson's for shares, t over repeats where there are
+    /// three or more. Empty on the virtual clock, where nothing varies.
+    #[serde(default)]
+    pub intervals: IndexMap<String, [f64; 2]>,
     /// The verdict on the measurement.
     pub validity: Option<Validity>,
     /// Failures by kind, each with a sample message.
@@ -230,6 +240,7 @@ impl RunReport {
             simulated: None,
             complete: None,
             interruption: None,
+            stopped_early: false,
             seed: None,
             schedule_digest: None,
             content_digest: None,

@@ -16,12 +16,62 @@ pub struct Rule {
     pub subject_at: Bytes,
     /// How it is compared.
     pub op: Op,
-    /// Against what, in the subject's unit (milliseconds, MiB, a ratio, ...).
-    pub limit: f64,
+    /// Against what.
+    pub limit: Limit,
     /// Where the limit stands.
     pub limit_at: Bytes,
     /// Which requests count: the `where` part. All must hold.
     pub filter: Vec<Condition>,
+}
+
+/// The right side of a rule.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Limit {
+    /// A number in the subject's unit (milliseconds, MiB, a ratio, ...).
+    Number(f64),
+    /// What the same subject comes to elsewhere: `main + 5%`.
+    Reference(Reference),
+}
+
+impl Limit {
+    /// The number, where it is one.
+    pub fn number(&self) -> Option<f64> {
+        match self {
+            Self::Number(number) => Some(*number),
+            Self::Reference(_) => None,
+        }
+    }
+}
+
+/// The same subject measured elsewhere: in a baseline, for another workload, on another backend.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reference {
+    /// The name of a baseline, a workload or a backend.
+    pub name: String,
+    /// What is allowed on top.
+    pub change: Change,
+}
+
+/// How far a limit lies from what it refers to.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Change {
+    /// It is that value.
+    None,
+    /// So much more (or less, when negative) in the subject's unit; for shares in points of 100 %.
+    By(f64),
+    /// By this share of the value more, or less when negative: 0.05 for `+ 5%`.
+    Share(f64),
+}
+
+impl Change {
+    /// The limit that it makes of a value.
+    pub fn of(self, value: f64) -> f64 {
+        match self {
+            Self::None => value,
+            Self::By(more) => value + more,
+            Self::Share(share) => value * (1.0 + share),
+        }
+    }
 }
 
 /// The left side of a rule.
@@ -42,6 +92,21 @@ impl Subject {
             Self::Aggregate(Aggregate::Count, _) => Unit::Count,
             Self::Aggregate(_, metric) | Self::Plain(metric) => metric.unit,
             Self::Share(_) => Unit::Ratio,
+        }
+    }
+
+    /// Its name in the flat result files; `None` for what does not stand there.
+    pub fn flat(&self) -> Option<String> {
+        match self {
+            Self::Aggregate(aggregate, metric) => {
+                let name = match aggregate {
+                    Aggregate::Med => "p50".to_owned(),
+                    other => other.to_string(),
+                };
+                crate::metric::KEPT.contains(&name.as_str()).then(|| metric.flat_of(&name))
+            }
+            Self::Plain(metric) => Some(metric.flat()),
+            Self::Share(_) => None,
         }
     }
 
@@ -89,6 +154,11 @@ pub enum Aggregate {
 }
 
 impl Aggregate {
+    /// Whether it is a plain fact of the sample rather than an estimate of something behind it.
+    pub fn is_exact(self) -> bool {
+        matches!(self, Self::Count | Self::Min | Self::Max | Self::Sum)
+    }
+
     /// The quantile that it is, between 0 and 1 exclusive; `None` for all that is none.
     pub fn quantile(self) -> Option<f64> {
         match self {
@@ -120,6 +190,11 @@ impl Op {
     /// Whether it is an upper limit: `<` or `<=`.
     pub fn is_upper(self) -> bool {
         matches!(self, Self::Lt | Self::Le)
+    }
+
+    /// Whether it is a lower limit: `>` or `>=`.
+    pub fn is_lower(self) -> bool {
+        matches!(self, Self::Gt | Self::Ge)
     }
 
     /// Whether it is `==` or `!=`.

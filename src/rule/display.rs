@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Aggregate, Condition, On, Op, Rule, Subject};
+use super::{Aggregate, Change, Condition, Limit, On, Op, Reference, Rule, Subject};
 use crate::metric::Unit;
 
 impl fmt::Display for Op {
@@ -63,7 +63,11 @@ impl fmt::Display for Condition {
 
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {}", self.subject, self.op, amount(self.subject.unit(), self.limit))?;
+        write!(f, "{} {} ", self.subject, self.op)?;
+        match &self.limit {
+            Limit::Number(number) => f.write_str(&amount(self.subject.unit(), *number))?,
+            Limit::Reference(reference) => f.write_str(&referred(self.subject.unit(), reference))?,
+        }
         if !self.filter.is_empty() {
             f.write_str(" where ")?;
             joined(f, &self.filter)?;
@@ -80,6 +84,19 @@ fn joined(f: &mut fmt::Formatter<'_>, conditions: &[Condition]) -> fmt::Result {
         write!(f, "{condition}")?;
     }
     Ok(())
+}
+
+/// A reference with its change.
+fn referred(unit: Unit, reference: &Reference) -> String {
+    let name = &reference.name;
+    let plain = name.starts_with(char::is_alphabetic) && name.chars().all(super::tokens::is_word);
+    let name = if plain { name.clone() } else { format!("\"{name}\"") };
+    let (change, size) = match reference.change {
+        Change::None => return name,
+        Change::By(more) => (more, amount(unit, more.abs())),
+        Change::Share(share) => (share, format!("{}%", percent(share.abs()))),
+    };
+    format!("{name} {} {size}", if change < 0.0 { '-' } else { '+' })
 }
 
 /// A limit in its unit.

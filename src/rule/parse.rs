@@ -7,7 +7,7 @@ use super::amount::{Amount, foregone};
 use super::error::RuleError;
 use super::names::{flat, flat_names, is_per_request, names, unknown};
 use super::tokens::{LIMIT, Parser, Stop};
-use super::{Aggregate, Bytes, Condition, On, Op, Rule, Subject, counts_requests};
+use super::{Aggregate, Bytes, Change, Condition, Limit, On, Op, Reference, Rule, Subject, counts_requests};
 use crate::metric::{Kind, Metric, Unit};
 use crate::nearest::nearest;
 
@@ -41,6 +41,14 @@ pub fn condition(text: &str) -> Result<Condition, RuleError> {
             Err(RuleError::new(0..text.len(), "this is no condition", "write one such as `ttft <= 500ms`"))
         }
     }
+}
+
+/// The subject that a flat name of the result files stands for, such as `p99_ttft_ms`.
+pub fn subject(name: &str) -> Option<Subject> {
+    flat(name).map(|(aggregate, metric)| match aggregate {
+        Some(aggregate) => Subject::Aggregate(aggregate, metric),
+        None => Subject::Plain(metric),
+    })
 }
 
 /// The error for a metric that no single request has.
@@ -79,13 +87,18 @@ impl Parser<'_> {
         }
         let (written, subject_at) = self.subject()?;
         let (op, op_at) = self.op()?;
-        let amount = self.amount()?;
-        let limit = written.as_ref().and_then(|written| {
-            let of = &self.text[subject_at.clone()];
-            let unit = written.subject.unit();
-            self.check_op(of, &op_at, op, written.subject.continuous(), unit, &amount);
-            self.limit(&amount, unit, of, written.has_unit, op)
-        });
+        let (limit, limit_at) = if self.is_at_name() {
+            self.reference(written.as_ref(), &subject_at, op, &op_at)?
+        } else {
+            let amount = self.amount()?;
+            let limit = written.as_ref().and_then(|written| {
+                let of = &self.text[subject_at.clone()];
+                let unit = written.subject.unit();
+                self.check_op(of, &op_at, op, written.subject.continuous(), unit, &amount);
+                self.limit(&amount, unit, of, written.has_unit, op)
+            });
+            (limit.map(Limit::Number), amount.at)
+        };
         let mut filter = Vec::new();
         if self.keyword("where") {
             filter = self.conditions(Part::Where)?;
@@ -99,7 +112,7 @@ impl Parser<'_> {
             subject_at,
             op,
             limit,
-            limit_at: amount.at,
+            limit_at,
             filter,
         }))
     }
@@ -169,11 +182,7 @@ impl Parser<'_> {
 
     /// A name without parentheses.
     fn bare(&mut self, name: &str, at: &Bytes) -> Option<Written> {
-        if let Some((aggregate, metric)) = flat(name) {
-            let subject = match aggregate {
-                Some(aggregate) => Subject::Aggregate(aggregate, metric),
-                None => Subject::Plain(metric),
-            };
+        if let Some(subject) = subject(name) {
             return Some(Written { subject, has_unit: true });
         }
         match Metric::named(name) {
@@ -301,6 +310,57 @@ impl Parser<'_> {
             Err(error) => {
                 self.errors.push(error);
                 None
+            }
+        }
+    }
+
+    /// Whether a name comes next, so that the limit is a reference.
+    fn is_at_name(&mut self) -> bool {
+        self.space();
+        self.text[self.at..].starts_with(|c: char| c.is_alphabetic() || matches!(c, '_' | '"'))
+    }
+
+    /// `main`, `main + 5%`, `chat_alone + 20ms`, `"chat@concurrency=4"`.
+    fn reference(
+        &mut self,
+        written: Option<&Written>,
+        subject_at: &Bytes,
+        op: Op,
+        op_at: &Bytes,
+    ) -> Result<(Option<Limit>, Bytes), Stop> {
+        let start = self.at;
+        let name = self.tag_word()?;
+        if self.text[self.at..].starts_with(['%', '+']) {
+            let help = "write a space before `+` and `-`, as in `main + 5%`";
+            return self.stop(start..self.at, format!("where does the name `{name}` end?"), help);
+        }
+        let end = self.at;
+        let sign =
+            [("+", 1.0), ("-", -1.0)].into_iter().find(|(sign, _)| self.eat(sign)).map(|(_, sign)| sign);
+        let amount = sign.map(|_| self.amount()).transpose()?;
+        let at = start..amount.as_ref().map_or(end, |amount| amount.at.end);
+        let Some(written) = written else { return Ok((None, at)) };
+        let of = &self.text[subject_at.clone()];
+        let unit = written.subject.unit();
+        if op.is_equality() && written.subject.continuous() {
+            let message = format!("`{of}` is never exactly one number, so `{op}` says nothing about it");
+            self.errors.push(RuleError::new(op_at.clone(), message, "write <, <=, > or >="));
+        }
+        let change = match amount.zip(sign) {
+            None => Ok(Change::None),
+            // The unit of a share is the percent, so what is added to one are points.
+            Some((amount, sign)) if amount.unit == "%" && unit != Unit::Ratio => {
+                amount.in_unit(Unit::Ratio, of, false).map(|share| Change::Share(sign * share))
+            }
+            Some((amount, sign)) => {
+                amount.in_unit(unit, of, written.has_unit).map(|more| Change::By(sign * more))
+            }
+        };
+        match change {
+            Ok(change) => Ok((Some(Limit::Reference(Reference { name, change })), at)),
+            Err(error) => {
+                self.errors.push(error);
+                Ok((None, at))
             }
         }
     }

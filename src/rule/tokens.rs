@@ -6,8 +6,7 @@ use super::names::is_number;
 use super::{Bytes, Op};
 
 /// What a limit is, for those who wrote something else.
-pub(super) const LIMIT: &str =
-    "a limit is a number with a unit, such as 80ms or 5%; it can not refer to a baseline or another workload";
+pub const LIMIT: &str = "a limit is a number with a unit, such as 80ms or 5%, or the name of a baseline, workload or backend, such as `main + 5%`";
 
 /// Whether a character may stand in a word.
 pub(super) fn is_word(c: char) -> bool {

@@ -10,10 +10,12 @@ use super::node::Node;
 use super::source::Sources;
 use super::types::Workload;
 use crate::backend::config::Backend;
+use crate::nearest::nearest;
+use crate::rule::{Limit, Rule, RuleError};
 
-/// Names of workloads and backends, as they are written.
+/// Names of workloads, backends and baselines, as they are written.
 pub fn names(tree: &Node, found: &mut Found) {
-    for group in ["workloads", "backends"] {
+    for group in ["workloads", "backends", "baselines"] {
         let Some(map) = tree.get(group).and_then(|entry| entry.node.map()) else { continue };
         for (name, entry) in map {
             let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_.-".contains(c);
@@ -50,7 +52,7 @@ pub fn check(
     let mut workloads: Vec<&str> = families.values().map(|family| family.name.as_str()).collect();
     workloads.dedup();
     let points = families.keys().map(String::as_str).filter(|name| !workloads.contains(name)).collect();
-    let names = Names { workloads, points, backends: keys("backends") };
+    let names = Names { workloads, points, backends: keys("backends"), baselines: keys("baselines") };
     let mut checker = Checker { tree, names, sources, found };
     checker.chosen_backends(value, backend_chosen);
     checker.rules(value);
@@ -75,6 +77,7 @@ struct Names<'a> {
     workloads: Vec<&'a str>,
     points: Vec<&'a str>,
     backends: Vec<&'a str>,
+    baselines: Vec<&'a str>,
 }
 
 struct Checker<'a> {
@@ -152,11 +155,44 @@ impl Checker<'_> {
     /// What is wrong with a rule whatever the plan is, told together with everything else.
     fn rule_text(&mut self, path: &[&str], text: &str) {
         let Some(node) = self.tree.at(path.iter().copied()).filter(|_| !text.is_empty()) else { return };
-        let Err(errors) = crate::rule::parse(text) else { return };
+        let errors = match crate::rule::parse(text) {
+            Ok(rule) => self.reference(&rule).into_iter().collect(),
+            Err(errors) => errors,
+        };
         for error in errors {
             let span = node.part_of_text(self.sources, error.at);
             self.found.push(Diagnostic::error(span, error.message).help(error.help));
         }
+    }
+
+    /// What a rule refers to must be there, and only once.
+    fn reference(&self, rule: &Rule) -> Option<RuleError> {
+        let Limit::Reference(reference) = &rule.limit else { return None };
+        let name = reference.name.as_str();
+        let Names { workloads, points, backends, baselines } = &self.names;
+        let kinds = [
+            ("baseline", baselines.contains(&name)),
+            ("workload", workloads.contains(&name) || points.contains(&name)),
+            ("backend", backends.contains(&name)),
+        ];
+        let found: Vec<&str> = kinds.iter().filter(|(_, is)| *is).map(|(kind, _)| *kind).collect();
+        let (message, help) = match found.as_slice() {
+            [_] => return None,
+            [] => {
+                let known: Vec<&str> =
+                    baselines.iter().chain(workloads).chain(points).chain(backends).copied().collect();
+                let help = match nearest(name, known.iter().copied()) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => crate::rule::LIMIT.to_owned(),
+                };
+                (format!("`{name}` is neither a baseline nor a workload nor a backend"), help)
+            }
+            several => (
+                format!("`{name}` may be the {} of that name", several.join(" or the ")),
+                "give one of them another name".to_owned(),
+            ),
+        };
+        Some(RuleError::new(rule.limit_at.clone(), message, help))
     }
 
     /// The same for the limits of an SLO.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::backend::config::Backend;
-use crate::gate::config::{Gates, ValidityRules};
+use crate::gate::config::{Baseline, Gates, ValidityRules};
 use crate::plan::config::{Cache, Cancel, Load, Output, Prompt, Tags, Warmup};
 use crate::report::config::ReportFile;
 use crate::units::Duration;
@@ -52,6 +52,10 @@ pub struct Scenario {
     /// When the run passes.
     #[serde(default)]
     pub gates: Gates,
+    /// Results of earlier runs by name, for rules such as `avg(tpot) <= main + 5%`.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    #[schemars(extend("propertyNames" = {"pattern": "^[a-z0-9_.-]+$"}))]
+    pub baselines: IndexMap<String, Baseline>,
     /// What makes a run invalid.
     #[serde(default)]
     pub validity: ValidityRules,

@@ -25,25 +25,31 @@ pub fn design_effect(indicator: &[(bool, u64)]) -> f64 {
     (of_the_mean / (p * (1.0 - p) / n as f64)).max(1.0)
 }
 
-/// Hits and size of each batch. Batch j takes the observations from ⌊j·n/20⌋ to ⌊(j+1)·n/20⌋, so sizes differ by one at most.
+/// The ranges of `n` observations that the batches take: batch j from ⌊j·n/20⌋ to ⌊(j+1)·n/20⌋, so sizes differ by one at most.
+pub(super) fn batches(n: u64) -> impl Iterator<Item = std::ops::Range<u64>> {
+    let edge = move |j: u64| (u128::from(j) * u128::from(n) / u128::from(BATCHES)) as u64;
+    (0..BATCHES).map(move |j| edge(j)..edge(j + 1))
+}
+
+/// Hits and size of each batch.
 fn batch_hits(indicator: &[(bool, u64)], n: u64) -> Vec<(u64, u64)> {
-    let edge = |j: u64| (u128::from(j) * u128::from(n) / u128::from(BATCHES)) as u64;
-    let mut batches: Vec<(u64, u64)> = (0..BATCHES).map(|j| (0, edge(j + 1) - edge(j))).collect();
+    let ranges: Vec<std::ops::Range<u64>> = batches(n).collect();
+    let mut hits: Vec<(u64, u64)> = ranges.iter().map(|range| (0, range.end - range.start)).collect();
     let (mut at, mut batch) = (0, 0);
     for (hit, count) in indicator {
         let end = at + count;
         while at < end {
-            let upto = end.min(edge(batch + 1));
+            let upto = end.min(ranges[batch].end);
             if *hit {
-                batches[batch as usize].0 += upto - at;
+                hits[batch].0 += upto - at;
             }
             at = upto;
-            if at == edge(batch + 1) {
+            if at == ranges[batch].end {
                 batch += 1;
             }
         }
     }
-    batches
+    hits
 }
 
 #[cfg(test)]

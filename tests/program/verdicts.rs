@@ -275,3 +275,76 @@ fn repeats_are_pooled_and_kept_apart() {
     let prompts: Vec<_> = repeats.iter().map(|one| one["avg_prompt_tokens"].to_string()).collect();
     assert!(prompts[0] != prompts[1] && prompts[1] != prompts[2], "{prompts:?}");
 }
+
+#[test]
+fn a_rule_that_is_lost_stops_the_run_and_what_was_measured_is_reported() {
+    let dir = tempfile::tempdir().unwrap();
+    let faults = "{ match: { index: [4, 6] }, action: { kind: http_status, code: 500 } }";
+    let scenario = ten_requests(faults, "{ rule: error_rate == 0, abort_on_fail: true }")
+        .replace("  chat:", "  first: &it")
+        .replace("concurrency: 3", "concurrency: 1")
+        .replace("gates:", "  second: *it\ngates:");
+    let said = apply(dir.path(), &scenario, &[]);
+    assert_eq!(said.code, Some(99), "{}", said.err);
+    let report = json(dir.path().join("benchmark_results/run.json"));
+    assert_eq!((&report["complete"], &report["stopped_early"]), (&Value::Bool(false), &Value::Bool(true)));
+    let cells = report["cells"].as_array().unwrap();
+    assert_eq!(cells.len(), 1, "the second workload is not played");
+    assert_eq!(cells[0]["metrics"]["total_requests"], 5);
+    let reason = report["interruption"].as_str().unwrap();
+    assert!(reason.contains("1 of 5 requests are beyond the limit, and 0 may be"), "{reason}");
+    // It is finished: the next run needs no word about it.
+    assert_eq!(apply(dir.path(), &scenario, &[]).code, Some(99));
+    assert!(dir.path().join("benchmark_results/history").is_dir());
+    // Not before so much was measured: the second failure comes at 4 · 85 + 2 · 10 ms.
+    let late = scenario.replace("abort_on_fail: true", "abort_on_fail: true, abort_after: 500ms");
+    apply(dir.path(), &late, &[]);
+    let report = json(dir.path().join("benchmark_results/run.json"));
+    assert_eq!(report["cells"][0]["metrics"]["total_requests"], 8);
+}
+
+#[test]
+fn a_rule_can_hold_a_workload_or_a_backend_against_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let scenario = |change: &str| {
+        format!(
+            "version: 1
+backends:
+  fast: {{ kind: mock, ttft: 10ms, tbt: 5ms }}
+  slow: {{ kind: mock, ttft: 10ms, tbt: 5.5ms }}
+backend: [fast, slow]
+workloads:
+  alone:
+    prompt: {{ kind: synthetic, tokens: 32 }}
+    output: {{ tokens: 16 }}
+    load: {{ kind: closed, concurrency: 1, requests: 10 }}
+  crowd:
+    prompt: {{ kind: synthetic, tokens: 32 }}
+    output: {{ tokens: 16 }}
+    load: {{ kind: closed, concurrency: 4, requests: 10 }}
+gates: {{ rules: [avg(tpot) <= fast {change}, p99(ttft) <= alone + 25%] }}
+"
+        )
+    };
+    let said = apply(dir.path(), &scenario("+ 5%"), &[]);
+    assert_eq!(said.code, Some(99), "{}", said.err);
+    assert!(said.err.contains("measured 5.5 ms against 5 ms in `fast`, +10% (exact)"), "{}", said.err);
+    let report = json(dir.path().join("benchmark_results/run.json"));
+    let judged: Vec<String> = report["judgements"].as_array().unwrap()[..4]
+        .iter()
+        .map(|j| {
+            format!("{} {} {} {}", j["rule"], j["workload"], j["backend"], j["verdict"]).replace('"', "")
+        })
+        .collect();
+    // Nobody is held against itself.
+    assert_eq!(
+        judged,
+        [
+            "avg(tpot) <= fast + 5% alone slow FAIL",
+            "avg(tpot) <= fast + 5% crowd slow FAIL",
+            "p99(ttft) <= alone + 25% crowd fast PASS",
+            "p99(ttft) <= alone + 25% crowd slow PASS",
+        ]
+    );
+    assert_eq!(apply(dir.path(), &scenario("+ 10%"), &[]).code, Some(0));
+}

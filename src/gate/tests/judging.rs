@@ -2,8 +2,9 @@
 
 use super::super::Verdict::{self, Fail, Inconclusive, NoData as Nothing, Pass};
 use super::super::config::{Confidence, NoData};
+use super::super::{Side, explain, judge};
 use super::{Made, judged, judged_at};
-use crate::rule::Op;
+use crate::rule::{Op, parse};
 use crate::sample::Draws;
 use crate::stats;
 
@@ -199,7 +200,7 @@ fn aggregates() {
     let made = Made { samples: vec![(2.0, 1), (4.0, 3), (5.0, 2), (7.0, 1), (9.0, 1)], ..Made::default() };
     let root = libm::sqrt(32.0 / 7.0);
     for (rule, value, method) in [
-        ("avg(ttft) <= 5ms", 5.0, "point"),
+        ("avg(ttft) <= 9ms", 5.0, "t, approximate at 95%"),
         ("stddev(ttft) <= 5ms", root, "point"),
         ("min(ttft) <= 5ms", 2.0, "exact"),
         ("max(ttft) <= 9ms", 9.0, "exact"),
@@ -225,9 +226,69 @@ fn one_number_is_judged_by_the_point_and_a_count_exactly() {
         let found = judged(rule, &made);
         (found.verdict, found.method, found.samples)
     };
-    assert_eq!(of("peak_mem <= 32GiB"), (Pass, "point".to_owned(), None));
+    assert_eq!(of("peak_mem <= 32GiB"), (Pass, "point (1 run)".to_owned(), None));
     assert_eq!(of("evict_count == 0"), (Pass, "exact".to_owned(), None));
-    assert_eq!(of("prefix_hit_rate >= 70%"), (Fail, "point".to_owned(), None));
+    assert_eq!(of("prefix_hit_rate >= 70%"), (Fail, "point (1 run)".to_owned(), None));
+}
+
+#[test]
+fn one_number_is_judged_by_how_repeats_differ() {
+    let of = |repeats: &[f64], rule: &str| {
+        let made = Made { number: Some(100.0), repeats: repeats.to_vec(), ..Made::default() };
+        let found = judged(rule, &made);
+        (found.verdict, found.method)
+    };
+    // The mean is 100 and its 95 % bound t(0.05, 4)·s/√5 = 2.132 · 2/√5 = 1.907 away.
+    let five = [98.0, 102.0, 98.0, 102.0, 100.0];
+    assert_eq!(of(&five, "output_throughput >= 98/s"), (Pass, "t over 5 runs at 95%".to_owned()));
+    assert_eq!(of(&five, "output_throughput >= 98.2/s").0, Inconclusive);
+    assert_eq!(of(&five, "output_throughput >= 101.8/s").0, Inconclusive);
+    assert_eq!(of(&five, "output_throughput >= 102/s").0, Fail);
+    assert_eq!(of(&five[..2], "output_throughput >= 100/s"), (Pass, "point (2 runs)".to_owned()));
+}
+
+#[test]
+fn means_pass_and_fail_by_their_interval() {
+    // Mean 10, s = 2.108 (sum of squares 40 over 9), error 0.667: 95 % bounds 10 ± 1.833 · 0.667 = 1.222.
+    let ten = Made::of_samples((0..10).map(|at| if at % 2 == 0 { 8.0 } else { 12.0 }));
+    for (limit, expected) in [(8.7, Fail), (8.9, Inconclusive), (11.2, Inconclusive), (11.3, Pass)] {
+        let found = judged(&format!("avg(ttft) <= {limit}ms"), &ten);
+        assert_eq!((found.verdict, found.reason.is_some()), (expected, expected == Inconclusive), "{limit}");
+    }
+    assert_eq!(judged("avg(ttft) >= 8.7ms", &ten).verdict, Pass);
+    assert_eq!(judged("avg(ttft) <= 5ms", &Made::of_samples([5.0])).verdict, Inconclusive);
+    assert_eq!(
+        judged_at("avg(ttft) <= 5ms", Confidence::None, NoData::Fail, &Made::of_samples([5.0])).verdict,
+        Pass
+    );
+    let many = Made::of_samples((0..400).map(|at| f64::from(at % 7)));
+    assert_eq!(judged("avg(ttft) <= 4ms", &many).method, "batch means at 95%");
+    let gaps = Made { unordered: true, ..Made::of_samples((0..50).map(|at| f64::from(at % 3))) };
+    assert_eq!(judged("avg(tbt) <= 2ms", &gaps).method, "t over requests at 95%");
+}
+
+#[test]
+fn references_in_words() {
+    let side = |values: &[f64]| Side { values: values.to_vec(), interval: None, exact: false };
+    let of = |rule: &str, repeats: &[f64], theirs: &[f64]| {
+        let made = Made { number: repeats.first().copied(), repeats: repeats.to_vec(), ..Made::default() };
+        let parsed = parse(rule).unwrap();
+        let case = super::case(&parsed, rule);
+        let found = judge(&case, &made, Ok(&side(theirs)));
+        format!("{} {} {}", found.verdict, if found.decides { "decides" } else { "warns" }, explain(&found))
+    };
+    let lines = [
+        of("output_throughput >= main - 3%", &[97.0, 98.5, 96.0], &[99.0, 101.0, 100.0]),
+        of("output_throughput >= main - 10%", &[97.0, 98.5, 96.0], &[99.0, 101.0, 100.0]),
+        of("peak_mem <= main + 1GiB", &[9000.0, 9000.0], &[7000.0, 7000.0]),
+        of("peak_mem <= main", &[9000.0], &[7000.0]),
+    ];
+    insta::assert_snapshot!(lines.join("\n"), @r"
+    INCONCLUSIVE decides measured 97.17 tok/s against 100 tok/s in `main`, -2.833% (90% interval -4.807% to -0.8235%; Welch's t over repeats, 3 runs against 3): what is allowed lies within the interval; more `repeats` on both sides narrow it
+    PASS decides measured 97.17 tok/s against 100 tok/s in `main`, -2.833% (90% interval -4.807% to -0.8235%; Welch's t over repeats, 3 runs against 3)
+    FAIL decides measured 9,000 MiB against 7,000 MiB in `main`, +28.57% (Welch's t over repeats, 2 runs against 2)
+    FAIL warns measured 9,000 MiB against 7,000 MiB in `main`, +28.57% (point, 1 run against 1): how much runs differ is not known from one on each side, so this only warns; set `repeats` on both, or `allow_single_run: true`
+    ");
 }
 
 #[test]

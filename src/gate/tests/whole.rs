@@ -29,7 +29,7 @@ fn judgements_in_words() {
     measured 33.75 ms (90% interval 32.25 to 35.5 ms, n = 150): 11 of 150 break the limit; at 95% a pass allows 8 at most and a failure takes 22
     measured 1.579% (90% interval 0.4317% to 4.03%, n = 190)
     measured 30% (90% interval 8.726% to 60.66%, n = 10)
-    measured 1,285 ms (n = 1)
+    measured 1,285 ms (n = 1): one value tells nothing of how far the mean may be from it
     measured 24,576 MiB
     no data: the server does not export it
     no data: the server does not export it; left out, as the rule says `no_data: skip`

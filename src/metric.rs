@@ -21,6 +21,8 @@ pub enum Unit {
     Tokens,
     /// A plain number.
     Count,
+    /// A mean of plain numbers, with decimals.
+    Mean,
 }
 
 impl Unit {
@@ -35,7 +37,7 @@ impl Unit {
             Self::Mebibytes => "MiB",
             Self::Bytes => "B",
             Self::Tokens => "tokens",
-            Self::Count => "",
+            Self::Count | Self::Mean => "",
         }
     }
 
@@ -47,7 +49,7 @@ impl Unit {
             Self::TokensPerSecond => "_tps",
             Self::RequestsPerSecond => "_rps",
             Self::Mebibytes => "_mb",
-            Self::Ratio | Self::Bytes | Self::Tokens | Self::Count => "",
+            Self::Ratio | Self::Bytes | Self::Tokens | Self::Count | Self::Mean => "",
         }
     }
 }
@@ -108,6 +110,7 @@ metrics! {
     "tpot" Milliseconds Samples Lower "Time per output token: (end − first) / (output tokens − tokens of the first event), per request.";
     "e2e" ["latency"] Milliseconds Samples Lower "End to end: last content minus sent (closed loop) or minus due (open loop).";
     "queue_delay" Milliseconds Samples Lower "Sent minus due: how late a request left the client, waiting under `max_in_flight` included.";
+    "queue_time" Milliseconds Samples Lower "Time in the engine's queue: scheduled for the first time minus sent. Known of engines in this process.";
     "throughput" TokensPerSecond Samples Higher "Output tokens divided by end-to-end time, per successful request.";
     "prompt_tokens" Tokens Samples Neither "Prompt tokens per request.";
     "output_tokens" Tokens Samples Neither "Output tokens per successful request.";
@@ -135,6 +138,8 @@ metrics! {
     "offered_rate" RequestsPerSecond Value Neither "Requests due divided by the time over which they were due.";
     "goodput" RequestsPerSecond Value Higher "Successful requests that met every SLO limit divided by the measured seconds.";
     "max_in_flight" Count Value Neither "The most requests that were in flight at once.";
+    "avg_batch_size" Mean Value Neither "Requests that the engine computed at once: the mean over the measured time, in which idle counts as 0.";
+    "max_batch_size" Count Value Neither "The most requests that the engine computed at once.";
     "total_time" Seconds Value Lower "The measured seconds: from the first measured request due to the last one ended.";
 }
 

@@ -122,6 +122,8 @@ pub struct Record {
     pub sent: Option<Ns>,
     /// How long opening the connection took that it was sent on; 0 on one that was open. Ends where `sent` is.
     pub connect: Ns,
+    /// When the engine scheduled it first; `None` where the backend does not tell.
+    pub scheduled: Option<Ns>,
     /// The first event that carries content.
     pub first: Option<Ns>,
     /// The first content that is no reasoning, where reasoning came before it.
@@ -243,6 +245,11 @@ impl Record {
             Basis::Sent => self.sent,
             Basis::Due => Some(self.due),
         }
+    }
+
+    /// How long it was in the engine's queue: from being sent to being scheduled first.
+    pub fn queue_time(&self) -> Option<Ns> {
+        Some(self.scheduled?.saturating_sub(self.sent?))
     }
 
     /// Time to first token.

@@ -82,19 +82,73 @@ fn a_queue_of_one_server_is_lindleys() {
     let mock = "cost: { base_ms: 8, weights_ms: 0, token_us: 0, knee: 1 }, engine: { max_num_seqs: 1 }, kv: { tokens: 65536 }";
     let workload = "prompt: { kind: synthetic, tokens: 64 }, output: { tokens: 1 }, load: { kind: open, rate: 100/s, requests: 4000 }";
     let rows = play(dir.path(), &batched(mock, workload)).requests;
-    let (mut free, mut waits) = (0.0, 0.0);
+    let (mut free, mut waits, mut queued) = (0.0, 0.0, 0.0);
     for row in &rows {
         let due = number(row, "due_ms");
         let begins = f64::max(due, free);
         free = begins + 8.0;
         waits += begins - due;
+        queued += number(row, "queue_time_ms");
         assert!((number(row, "end_ms") - free).abs() < 2e-6, "{row}, expected {free}");
         free = number(row, "end_ms");
     }
     // M/D/1 at a load of 0.8: the mean wait is ρ S / (2 (1 − ρ)) = 16 ms; the standard error of 4,000 such waits, which
     // hang together, is about 1.5 ms.
     let mean = waits / 4000.0;
+    assert!((queued / 4000.0 - mean).abs() < 1e-5, "the queue time is the wait: {queued} {waits}");
     assert!((mean - 16.0).abs() < 5.0, "{mean}");
+}
+
+/// Little's law: over a run that begins and ends empty, the requests in a part of a system, on average over time, are those
+/// that pass through it times how long they stay, over the time. Exactly: both sides count the same nanoseconds.
+#[test]
+fn littles_law_holds_for_the_queue_and_for_the_batch() {
+    // Nobody is preempted: the batched cache is large, and in the fixed one a request never needs a third block.
+    let modes = [
+        (
+            "mode: batched, preset: rtx4090-8b, engine: { max_num_seqs: 8 }, kv: { tokens: 65536 }",
+            "prompt: { kind: synthetic, tokens: { kind: uniform, min: 16, max: 900 } }, output: { tokens: { kind: uniform, min: 2, max: 200 } }, load: { kind: open, rate: 4/s, requests: 400 }",
+        ),
+        (
+            "ttft: 60ms, tbt: 20ms, kv: { blocks: 8 }",
+            "prompt: { kind: synthetic, tokens: 20 }, output: { tokens: { kind: uniform, min: 2, max: 12 } }, load: { kind: open, rate: 18/s, requests: 400 }",
+        ),
+    ];
+    for (mode, workload) in modes {
+        let dir = tempfile::tempdir().unwrap();
+        let results = play(
+            dir.path(),
+            &format!(
+                "version: 1\nseed: 3\nbackends: {{ mock: {{ kind: mock, {mode} }} }}\nworkloads: {{ w: {{ {workload} }} }}\n"
+            ),
+        );
+        let metrics = &results.run["cells"][0]["metrics"];
+        assert_eq!(metrics["preempt_count"], 0, "a preempted request waits a second time");
+        let (mut in_queue, mut in_batch) = (0.0, 0.0);
+        for row in &results.requests {
+            assert_eq!(row["outcome"], "success");
+            in_queue += number(row, "queue_time_ms");
+            in_batch += number(row, "e2e_ms") - number(row, "queue_delay_ms") - number(row, "queue_time_ms");
+        }
+        let time = number(metrics, "total_time_s") * 1e3;
+        let batch = number(metrics, "avg_batch_size");
+        assert!((batch - in_batch / time).abs() < 1e-5, "{mode}: {batch} {}", in_batch / time);
+        assert!(
+            in_queue > time * 0.01 && batch <= number(metrics, "max_batch_size"),
+            "{mode}: nothing queued"
+        );
+        let throughput = results.requests.len() as f64 / time;
+        let stay = in_batch / results.requests.len() as f64;
+        assert!((throughput * stay - batch).abs() < 1e-5);
+        // The series has the same mean.
+        let series = &results.run["cells"][0]["batch_size"];
+        let values: Vec<f64> =
+            series["values"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
+        let step = number(series, "step_ms");
+        let last = time - step * (values.len() - 1) as f64;
+        let integral: f64 = values.iter().rev().skip(1).sum::<f64>() * step + values.last().unwrap() * last;
+        assert!((integral / time - batch).abs() < 1e-3, "{mode}: {} {batch}", integral / time);
+    }
 }
 
 #[test]

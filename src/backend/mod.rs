@@ -190,10 +190,25 @@ pub struct EngineStats {
     pub peak_mem_bytes: Option<u64>,
     /// Mean memory over time in bytes.
     pub avg_mem_bytes: Option<f64>,
+    /// How many requests ran at once.
+    pub batch: Option<BatchSize>,
     /// Faults that were injected, in order.
     pub faults: Vec<InjectedFault>,
     /// Why a field above is `None`: flat metric name (`evict_ms`) to reason.
     pub unavailable: Vec<(Cow<'static, str>, String)>,
+}
+
+/// How many requests an engine computed at once, over the measured time. Where it was idle they are 0.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct BatchSize {
+    /// The mean over time.
+    pub mean: f64,
+    /// The largest.
+    pub max: u32,
+    /// How long each stretch of the series is, in nanoseconds; the last one may be shorter.
+    pub width: Ns,
+    /// The mean in successive stretches since measuring started.
+    pub series: Vec<f64>,
 }
 
 /// One fault that was injected.

@@ -13,7 +13,9 @@ use crate::measure::{
     validity,
 };
 use crate::plan::{WorkloadPlan, table};
-use crate::report::{BackendReport, CellReport, Environment, FaultEntry, RunReport, RunVerdict, Segment};
+use crate::report::{
+    BackendReport, CellReport, Environment, FaultEntry, RunReport, RunVerdict, Segment, Series,
+};
 use crate::run::Played;
 use crate::units::ms;
 
@@ -259,6 +261,10 @@ fn cell_report(campaign: &Campaign<'_>, group: &Group<'_>, load: &str) -> CellRe
         errors: errors(&group.samples),
         curves: curves(&group.samples),
         timeline: first.map(|cell| timeline(&cell.samples)).unwrap_or_default(),
+        batch_size: first.and_then(|cell| cell.played.stats.batch.as_ref()).map(|batch| Series {
+            step_ms: ms(batch.width),
+            values: batch.series.iter().map(|mean| rounded(*mean)).collect(),
+        }),
         faults: group.cells.iter().flat_map(|cell| faults(cell)).collect(),
     }
 }

@@ -78,7 +78,8 @@ pub fn earlier_time(samples: &Samples) -> Ns {
 /// cache, are not known for the whole.
 pub fn joined(earlier: Ns, last: Played) -> Played {
     let reason = "the run was resumed, and an engine's counters cover only its own segment";
-    let own = ["kv_", "prefix_", "evict_", "preempt_", "spec_", "peak_mem", "avg_mem"];
+    let own =
+        ["kv_", "prefix_", "evict_", "preempt_", "spec_", "peak_mem", "avg_mem", "avg_batch", "max_batch"];
     let unavailable = METRICS
         .iter()
         .filter(|metric| own.iter().any(|start| metric.name.starts_with(start)))

@@ -479,6 +479,9 @@ impl<C: Content> Scheduler<C> {
                 self.counters.queried_tokens += u64::from(total);
                 self.counters.hit_tokens += u64::from(admission.hit_tokens);
             }
+            if sequence.preemptions == 0 {
+                self.step.admitted.push(sequence.id);
+            }
             self.step.evictions += admission.evictions;
             self.waiting.pop_front();
             self.running.push(slot);

@@ -35,6 +35,8 @@ pub struct Step {
     pub sequences: Vec<Scheduled>,
     /// Sequences that ride: each decodes one token.
     pub riding: u32,
+    /// The requests among them that are in a step for the first time.
+    pub admitted: Vec<u64>,
     /// Tokens in all, drafts included.
     pub tokens: u32,
     /// Sequences that decode.
@@ -66,8 +68,10 @@ impl Step {
 
     pub(super) fn clear(&mut self) {
         let mut sequences = std::mem::take(&mut self.sequences);
+        let mut admitted = std::mem::take(&mut self.admitted);
         sequences.clear();
-        *self = Self { sequences, ..Self::default() };
+        admitted.clear();
+        *self = Self { sequences, admitted, ..Self::default() };
     }
 
     pub(super) fn push(&mut self, scheduled: Scheduled) {

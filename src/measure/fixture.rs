@@ -20,6 +20,7 @@ pub(crate) fn request(index: u64, at: Ns, tokens: u32, long: Ns) -> (Record, Vec
         due: at,
         sent: Some(at),
         connect: 0,
+        scheduled: None,
         first: Some(first),
         first_answer: None,
         end: first + steady.gap * u64::from(steady.count) + last.gap * u64::from(last.count),

@@ -259,6 +259,7 @@ impl Draft {
             ("kv_total_tokens", engines.kv_total_tokens),
             ("evict_count", engines.evict_count),
             ("preempt_count", engines.preempt_count),
+            ("max_batch_size", engines.max_batch_size),
             (
                 "kv_used_bytes",
                 engines.kv_used_tokens.zip(engines.kv_bytes_per_token).map(|(n, size)| n * size),
@@ -272,6 +273,7 @@ impl Draft {
         }
         let floats = [
             ("evict_ms", engines.evict_ns.map(ms)),
+            ("avg_batch_size", engines.avg_batch_size),
             ("avg_mem_mb", engines.avg_mem_bytes.map(|bytes| bytes / MIB as f64)),
             ("prefix_hit_rate", share(engines.prefix_hit_tokens, engines.prefix_queried_tokens)),
             ("spec_accept_rate", share(engines.accepted_tokens, engines.draft_tokens)),
@@ -333,6 +335,7 @@ impl Draft {
 fn lacking(metric: &Metric) -> &'static str {
     match metric.name {
         "tpot" => "no successful request produced a second token",
+        "queue_time" => "no request succeeded of which the backend says when it was scheduled",
         "queue_delay" | "prompt_tokens" => "no request was sent",
         _ => "no request succeeded",
     }

@@ -20,6 +20,7 @@ fn reading(metric: &Metric) -> Option<Reading> {
         },
         "tpot" => |record, _| success(record)?.tpot().map(|ns| ns / 1e6),
         "e2e" => |record, basis| success(record)?.e2e(basis).map(ms),
+        "queue_time" => |record, _| success(record)?.queue_time().map(ms),
         "throughput" => |record, basis| {
             let ns = success(record)?.e2e(basis).filter(|ns| *ns > 0)?;
             Some(f64::from(record.output_tokens) / (ns as f64 / 1e9))
@@ -42,7 +43,7 @@ fn success(record: &Record) -> Option<&Record> {
 
 /// The value of a metric of kind `Samples` for one request, in the metric's unit; `None` where it has none.
 ///
-/// Latencies (`ttft`, `tpot`, `e2e`, `throughput`, `output_tokens`) exist for successful requests only: a failed
+/// Latencies (`ttft`, `tpot`, `e2e`, `queue_time`, `throughput`, `output_tokens`) exist for successful requests only: a failed
 /// request is in `error_rate`, and its time says how it failed, not how fast the server is. `queue_delay` and
 /// `prompt_tokens` exist for every counted request that was sent. `tbt`, which has many values per request, is the
 /// request's longest gap here; its aggregates come from the pool of [`Samples`].

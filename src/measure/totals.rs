@@ -81,6 +81,8 @@ pub(super) struct Engines {
     pub(super) preempt_count: Option<u64>,
     pub(super) draft_tokens: Option<u64>,
     pub(super) accepted_tokens: Option<u64>,
+    pub(super) max_batch_size: Option<u64>,
+    pub(super) avg_batch_size: Option<f64>,
     pub(super) peak_mem_bytes: Option<u64>,
     pub(super) avg_mem_bytes: Option<f64>,
 }
@@ -104,7 +106,9 @@ impl Engines {
             draft_tokens: sum(|run| run.stats.draft_tokens),
             accepted_tokens: sum(|run| run.stats.accepted_tokens),
             peak_mem_bytes: max(|run| run.stats.peak_mem_bytes),
-            avg_mem_bytes: weighted_mean(played),
+            max_batch_size: max(|run| run.stats.batch.as_ref().map(|batch| u64::from(batch.max))),
+            avg_batch_size: weighted_mean(played, |run| run.stats.batch.as_ref().map(|batch| batch.mean)),
+            avg_mem_bytes: weighted_mean(played, |run| run.stats.avg_mem_bytes),
         }
     }
 }
@@ -117,10 +121,10 @@ fn combine(played: &[Played], read: fn(&Played) -> Option<u64>, join: fn(u64, u6
     played.iter().map(read).reduce(|a, b| Some(join(a?, b?))).flatten()
 }
 
-fn weighted_mean(played: &[Played]) -> Option<f64> {
+fn weighted_mean(played: &[Played], read: fn(&Played) -> Option<f64>) -> Option<f64> {
     // A run of no length weighs one nanosecond, so that its reading is not lost.
     let weight = |run: &Played| measured(run).max(1) as f64;
     let total: f64 = played.iter().map(weight).sum();
-    let parts = played.iter().map(|run| Some(run.stats.avg_mem_bytes? * weight(run)));
+    let parts = played.iter().map(|run| Some(read(run)? * weight(run)));
     (!played.is_empty()).then(|| parts.sum::<Option<f64>>().map(|sum| sum / total)).flatten()
 }

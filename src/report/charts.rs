@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::Series;
 use super::format::{escape_xml, number};
 use crate::measure::{Bar, Timeline};
 
@@ -86,6 +87,47 @@ pub(super) fn curve(points: &[[f64; 2]], title: &str) -> String {
         "<svg width=\"100%\" height=\"{PLOT}\" viewBox=\"0 0 100 {PLOT}\" preserveAspectRatio=\"none\">\
          <path class=\"curve\" d=\"{path}\"/></svg>\
          <text x=\"0\" y=\"{:.0}\">ms by percentile</text></svg>",
+        PLOT + 32.0
+    );
+    svg
+}
+
+/// A number over time, as steps from 0 upwards. Empty text without values.
+pub(super) fn series(series: &Series, title: &str) -> String {
+    let values = &series.values;
+    if values.is_empty() {
+        return String::new();
+    }
+    let largest = values.iter().copied().fold(0.0, f64::max);
+    let highest = if largest > 0.0 { largest * 1.08 } else { 1.0 };
+    let span = series.step_ms * values.len() as f64;
+    let (unit, scale) = if span >= 2000.0 { ("s", 1e3) } else { ("ms", 1.0) };
+    let y = |value: f64| PLOT - value / highest * PLOT;
+    let x = |at: usize| at as f64 / values.len() as f64 * 100.0;
+    let description = format!("{} at the highest, over {} {unit}.", number(largest), number(span / scale));
+    let mut svg = open("quantiles", PLOT + 36.0, title, &description);
+    for tick in ticks(highest) {
+        let at = y(tick);
+        let _ = write!(
+            svg,
+            "<line class=\"grid\" x1=\"0\" x2=\"100%\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>\
+             <text x=\"-6\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+            at + 4.0,
+            number(tick)
+        );
+    }
+    for tick in ticks(span / scale) {
+        vertical(&mut svg, tick * scale / span * 100.0, PLOT, &number(tick));
+    }
+    let mut path = format!("M0 {:.1}", y(values[0]));
+    for (at, value) in values.iter().enumerate() {
+        let _ = write!(path, "V{:.1}H{:.2}", y(*value), x(at + 1));
+    }
+    let _ = write!(
+        svg,
+        "<svg width=\"100%\" height=\"{PLOT}\" viewBox=\"0 0 100 {PLOT}\" preserveAspectRatio=\"none\">\
+         <path class=\"curve\" d=\"{path}\"/></svg>\
+         <text x=\"0\" y=\"{:.0}\">{unit} since measuring started</text></svg>",
         PLOT + 32.0
     );
     svg
@@ -178,7 +220,9 @@ mod tests {
             outcome: "skipped".into(),
         };
         let point = timeline(&Timeline { requests: 1, bars: vec![bar] }, "t");
-        for svg in [flat, point] {
+        assert_eq!(series(&Series::default(), "t"), "");
+        let idle = series(&Series { step_ms: 1.0, values: vec![0.0, 0.0] }, "t");
+        for svg in [flat, point, idle] {
             assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
         }
     }

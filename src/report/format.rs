@@ -126,8 +126,9 @@ pub(super) fn register(registry: &mut Handlebars<'_>) {
     registry.register_helper("code", Box::new(code));
     // align: lines of cells separated by ¦ become columns.
     registry.register_helper("align", Box::new(align));
-    // curve_svg points title, timeline_svg timeline title: inline SVG.
+    // curve_svg points title, series_svg series title, timeline_svg timeline title: inline SVG.
     registry.register_helper("curve_svg", Box::new(curve_svg));
+    registry.register_helper("series_svg", Box::new(series_svg));
     registry.register_helper("timeline_svg", Box::new(timeline_svg));
 }
 
@@ -168,6 +169,11 @@ helper!(curve_svg, |h, _r, _c, _rc| {
     let points: Vec<[f64; 2]> =
         serde_json::from_value(param(h, "curve_svg", 0)?.clone()).map_err(RenderErrorReason::from)?;
     charts::curve(&points, param(h, "curve_svg", 1)?.as_str().unwrap_or_default())
+});
+helper!(series_svg, |h, _r, _c, _rc| {
+    let series =
+        serde_json::from_value(param(h, "series_svg", 0)?.clone()).map_err(RenderErrorReason::from)?;
+    charts::series(&series, param(h, "series_svg", 1)?.as_str().unwrap_or_default())
 });
 helper!(timeline_svg, |h, _r, _c, _rc| {
     let timeline =

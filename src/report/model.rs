@@ -154,8 +154,21 @@ pub struct CellReport {
     pub curves: Curves,
     /// The first requests over time (of the first repeat).
     pub timeline: Timeline,
+    /// Requests that the engine computed at once, over time (of the first repeat); `None` where the backend does not tell.
+    #[serde(default)]
+    pub batch_size: Option<Series>,
     /// Faults that were injected, in order.
     pub faults: Vec<FaultEntry>,
+}
+
+/// A number over time.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Series {
+    /// How long each stretch is, in milliseconds; the last one may be shorter.
+    pub step_ms: f64,
+    /// The mean in successive stretches since measuring started.
+    pub values: Vec<f64>,
 }
 
 /// One injected fault.

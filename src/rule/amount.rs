@@ -37,7 +37,7 @@ fn dimension(unit: Unit) -> Dimension {
         Unit::RequestsPerSecond => ("a rate of requests", &["/s", "/m", "/h", "req/s"][..], "/s"),
         Unit::Ratio => ("a share", &["%"][..], "%"),
         Unit::Tokens => ("a number of tokens", &[][..], ""),
-        Unit::Count => ("a plain number", &[][..], ""),
+        Unit::Count | Unit::Mean => ("a plain number", &[][..], ""),
     };
     Dimension { noun, units, example }
 }
@@ -56,7 +56,7 @@ impl Amount<'_> {
         match (unit, self.unit) {
             (Unit::Ratio, "") => return self.bare_ratio(number),
             (Unit::Ratio, "%") => return self.percentage(),
-            (Unit::Tokens | Unit::Count, "") => return Ok(number),
+            (Unit::Tokens | Unit::Count | Unit::Mean, "") => return Ok(number),
             (_, "") if bare => return Ok(number),
             (_, "") => {
                 let Dimension { noun, example, .. } = dimension(unit);
@@ -80,7 +80,7 @@ impl Amount<'_> {
             Unit::TokensPerSecond => matches!(written, "tok/s" | "/s").then_some(number),
             Unit::RequestsPerSecond if written == "req/s" => Some(number),
             Unit::RequestsPerSecond => text.parse().ok().map(|Rate(per_second)| per_second),
-            Unit::Ratio | Unit::Tokens | Unit::Count => None,
+            Unit::Ratio | Unit::Tokens | Unit::Count | Unit::Mean => None,
         };
         value.ok_or_else(|| self.misfit(unit, of))
     }

@@ -109,7 +109,7 @@ fn amount(unit: Unit, value: f64) -> String {
         Unit::Ratio => format!("{}%", percent(value)),
         Unit::Mebibytes => format!("{value}MiB"),
         Unit::Bytes => format!("{value}B"),
-        Unit::Tokens | Unit::Count => format!("{value}"),
+        Unit::Tokens | Unit::Count | Unit::Mean => format!("{value}"),
     }
 }
 

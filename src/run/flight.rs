@@ -11,6 +11,7 @@ use crate::units::Ns;
 pub(super) struct Flight {
     pub(super) start: Start,
     pub(super) sent: Ns,
+    scheduled: Option<Ns>,
     times: TokenTimes,
     /// What the backend's usage says, where that is another number than came.
     usage: Option<u32>,
@@ -51,7 +52,7 @@ impl Ended {
 impl Flight {
     /// `gaps` is empty; only its memory is used.
     pub(super) fn new(start: Start, sent: Ns, gaps: Vec<GapRun>) -> Self {
-        Self { start, sent, times: TokenTimes::new(gaps), usage: None, boarded: None }
+        Self { start, sent, scheduled: None, times: TokenTimes::new(gaps), usage: None, boarded: None }
     }
 
     /// From here on it has one token in each of the steps.
@@ -88,6 +89,11 @@ impl Flight {
         self.times.on_tokens(at, gap, count.min(wanted));
     }
 
+    /// The engine took it out of its queue.
+    pub(super) fn on_scheduled(&mut self, at: Ns) {
+        self.scheduled.get_or_insert(at);
+    }
+
     /// The usage says so many tokens.
     pub(super) fn on_usage(&mut self, tokens: u32) {
         self.usage = Some(tokens);
@@ -96,6 +102,7 @@ impl Flight {
     /// The record and the gaps between its tokens.
     pub(super) fn close(self, ended: Ended) -> (Record, Vec<GapRun>, Start) {
         let mut record = sent_record(&self.start, self.sent, ended.at, &self.times);
+        record.scheduled = self.scheduled;
         record.prompt_tokens = ended.prompt_tokens.unwrap_or(record.prompt_tokens);
         record.preemptions = ended.preemptions;
         record.token_source = ended.token_source;
@@ -149,6 +156,7 @@ pub(super) fn unsent(recipe: &crate::plan::Recipe, due: Ns, at: Ns) -> Record {
         due,
         sent: None,
         connect: 0,
+        scheduled: None,
         first: None,
         first_answer: None,
         end: at,

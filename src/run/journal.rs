@@ -287,6 +287,7 @@ mod tests {
             due: index,
             sent: Some(index),
             connect: 0,
+            scheduled: None,
             first: None,
             first_answer: None,
             end: index + 7,

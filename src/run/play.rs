@@ -111,6 +111,13 @@ impl Sink for Hearing<'_> {
         }
     }
 
+    fn scheduled(&mut self, id: RequestId, at: Ns) {
+        let at = self.clock.stamp(at);
+        if let Some(flight) = self.flights.live.get_mut(&id) {
+            flight.on_scheduled(at);
+        }
+    }
+
     fn usage(&mut self, id: RequestId, output_tokens: u32) {
         if let Some(flight) = self.flights.live.get_mut(&id) {
             flight.on_usage(output_tokens);

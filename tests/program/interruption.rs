@@ -175,7 +175,7 @@ fn a_disk_that_fills_during_a_real_time_run_ends_it_with_what_was_measured() {
     fs::write(dir.path().join("long.yaml"), LONG).unwrap();
     let said: Said = std::process::Command::new("bash")
         .current_dir(dir.path())
-        .args(["-c", "ulimit -f 6; exec \"$0\" apply long.yaml"])
+        .args(["-c", "ulimit -f 7; exec \"$0\" apply long.yaml"])
         .arg(env!("CARGO_BIN_EXE_sagebench"))
         .output()
         .unwrap()

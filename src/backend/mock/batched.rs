@@ -120,6 +120,11 @@ impl Batched {
         Finish { outcome, message, prompt_tokens, preemptions, token_source, response: None }
     }
 
+    fn observe(&mut self, now: Ns) {
+        self.counters.observe(now, self.scheduler.cache());
+        self.counters.run(now, self.scheduler.running());
+    }
+
     fn begin_step(&mut self, now: Ns, sink: &mut dyn Sink) {
         self.start_at = None;
         let duration = match self.scheduler.next_step() {
@@ -127,6 +132,9 @@ impl Batched {
             Ok(Some(step)) => {
                 let evictions = self.evict * Ns::from(step.evictions);
                 self.counters.evict_ns += evictions;
+                for id in &step.admitted {
+                    sink.scheduled(*id, now);
+                }
                 self.cost.duration(step) + evictions
             }
             Err(stuck) => {
@@ -143,7 +151,7 @@ impl Batched {
         for id in self.scheduler.alighted() {
             sink.alight(*id);
         }
-        self.counters.observe(now, self.scheduler.cache());
+        self.observe(now);
         self.began = now;
         // A step without any cost would never let time pass.
         self.busy_until = Some(now.saturating_add(duration.max(1)));
@@ -158,7 +166,7 @@ impl Batched {
         };
         let mut emissions = std::mem::take(&mut self.emissions);
         self.scheduler.finish_step(accepted, |emission| emissions.push(emission));
-        self.counters.observe(now, self.scheduler.cache());
+        self.observe(now);
         if self.folds {
             sink.step(now, now - self.began);
         }
@@ -232,7 +240,7 @@ impl Stepped for Batched {
         self.scheduler.cancel(id);
         self.asked.remove(&id);
         self.ends.retain(|(_, other, _)| *other != id);
-        self.counters.observe(now, self.scheduler.cache());
+        self.observe(now);
     }
 
     fn next_event(&self) -> Option<Ns> {

@@ -1,5 +1,6 @@
 //! What the mock counts, and what of it is known.
 
+use super::occupancy::Occupancy;
 use crate::backend::EngineStats;
 use crate::backend::config::MockBackend;
 use crate::engine::KvCache;
@@ -25,6 +26,8 @@ pub(super) struct Counters {
     last: Ns,
     /// Tokens that the cache held at the start, however it shrinks.
     capacity: u64,
+    /// Requests that are admitted.
+    running: Occupancy,
     weights: u64,
     bytes_per_token: Option<u64>,
     eviction_is_charged: bool,
@@ -48,6 +51,7 @@ impl Counters {
             last: 0,
             capacity: cache
                 .map_or(0, |cache| u64::from(cache.pool().total()) * u64::from(cache.block_tokens())),
+            running: Occupancy::new(),
             weights: config.weights.map_or(0, |size| size.0),
             bytes_per_token: config.kv.as_ref().and_then(|kv| kv.bytes_per_token),
             eviction_is_charged: config.kv.as_ref().is_some_and(|kv| kv.evict.is_some()),
@@ -64,8 +68,14 @@ impl Counters {
         self.resident_peak = self.resident_peak.max(self.resident);
     }
 
+    /// Notes how many requests are admitted from `at` on.
+    pub(super) fn run(&mut self, at: Ns, requests: usize) {
+        self.running.observe(at, requests as u32);
+    }
+
     /// Counts from `now` on.
     pub(super) fn restart(&mut self, now: Ns) {
+        self.running.restart(now);
         (self.written, self.queried, self.hits) = (0, 0, 0);
         (self.evictions, self.evict_ns, self.preemptions) = (0, 0, 0);
         self.resident_peak = self.resident;
@@ -75,7 +85,7 @@ impl Counters {
     }
 
     pub(super) fn stats(&self, now: Ns, cache: Option<&KvCache>) -> EngineStats {
-        let mut stats = EngineStats::default();
+        let mut stats = EngineStats { batch: Some(self.running.summary(now)), ..EngineStats::default() };
         stats.unavailable.push(("spec_accept_rate".into(), "speculation is off".into()));
         let Some(cache) = cache else {
             let names = [

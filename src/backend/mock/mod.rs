@@ -16,6 +16,7 @@ mod cost;
 mod counters;
 mod fault;
 mod faulty;
+mod occupancy;
 mod sequence;
 #[cfg(test)]
 mod tests;
@@ -383,6 +384,7 @@ impl Mock {
 
     fn preempt(&mut self, slot: u32, at: Ns) {
         self.running.remove(&mut self.sequences, slot);
+        self.counters.run(at, self.running.len());
         let stamp = self.stamp(slot);
         let sequence = &mut self.sequences[slot as usize];
         sequence.state = State::Waiting;
@@ -425,6 +427,7 @@ impl Mock {
                 sink.scheduled(sequence.id, at);
             }
             self.running.push(&mut self.sequences, slot);
+            self.counters.run(at, self.running.len());
             let sequence = &self.sequences[slot as usize];
             let ttft = self.first(&sequence.recipe, sequence.admissions);
             let cost = self.charge(evictions);
@@ -467,6 +470,7 @@ impl Mock {
         }
         if was_running {
             self.running.remove(&mut self.sequences, slot);
+            self.counters.run(at, self.running.len());
         }
         self.vacant.push(slot);
         self.retry = true;

@@ -86,11 +86,16 @@ impl Sequence {
 pub(super) struct Running {
     last: Option<u32>,
     admitted: u64,
+    len: usize,
 }
 
 impl Running {
     pub(super) fn is_empty(&self) -> bool {
         self.last.is_none()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
     }
 
     /// The one that was admitted last.
@@ -107,9 +112,11 @@ impl Running {
         (sequence.before, sequence.behind) = (before, None);
         sequence.order = self.admitted;
         self.admitted += 1;
+        self.len += 1;
     }
 
     pub(super) fn remove(&mut self, sequences: &mut [Sequence], slot: u32) {
+        self.len -= 1;
         let (before, behind) = (sequences[slot as usize].before, sequences[slot as usize].behind);
         if let Some(before) = before {
             sequences[before as usize].behind = behind;

@@ -3,6 +3,7 @@
 mod assemble;
 mod baselines;
 mod cell;
+mod compare;
 mod conduct;
 mod evidence;
 mod folder;
@@ -13,6 +14,7 @@ mod servers;
 mod shipped;
 
 pub use cell::{CellStart, Progress};
+pub use compare::{Comparing, Named, compare, halves};
 pub use conduct::{CampaignError, Conducted, Settings, conduct};
 pub use folder::{Earlier, Folder, FolderError, JOURNAL_FILE, RUN_FILE, is_inside, write_whole};
 pub use prepare::{Changes, Chosen, Prepared, Rejected, complete, folders, prepare, prepare_plan, read};

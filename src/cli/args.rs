@@ -19,7 +19,7 @@ Exit codes:
   2        usage, or the scenario does not validate
   3        could not be run: a workload without one success, an unwritable disk
   4        a gate is inconclusive and `inconclusive: fail` or --strict says that this fails
-  5        the run is invalid (the client was the bottleneck), or a resumed run is of another plan
+  5        the run is invalid (the client was the bottleneck), or two runs are not comparable
   99       a gate failed
   130, 143 interrupted; what was measured is written, marked incomplete";
 
@@ -45,6 +45,10 @@ pub enum Command {
     Plan(PlanArgs),
     /// Render a finished run with a template
     Report(ReportArgs),
+    /// Hold runs against a base, metric by metric
+    Compare(CompareArgs),
+    /// Keep a run's numbers to compare later runs with
+    Baseline(BaselineArgs),
     /// Print a JSON Schema
     Schema(SchemaArgs),
     /// Write a commented scenario to start from
@@ -259,6 +263,94 @@ pub enum ReportFormat {
     Html,
     /// `JUnit` XML
     Junit,
+}
+
+/// Arguments of `compare`.
+#[derive(Debug, Clone, Args)]
+pub struct CompareArgs {
+    /// What to compare with: a results folder, its `run.json`, a saved baseline, or a bare summary file
+    #[arg(value_name = "BASE")]
+    pub base: PathBuf,
+    /// The runs to hold against it
+    #[arg(value_name = "RUN", required_unless_present = "noise")]
+    pub runs: Vec<PathBuf>,
+    /// How much worse a run may be
+    #[arg(long, value_name = "SHARE", default_value = "5%", value_parser = allowance)]
+    pub allow: f64,
+    /// How sure each verdict must be
+    #[arg(long, value_name = "LEVEL", default_value = "95%", value_parser = level)]
+    pub confidence: f64,
+    /// Compare these metrics of the result files, such as `p99_ttft_ms` (repeatable, or comma-separated)
+    #[arg(long = "metric", value_name = "NAME", value_delimiter = ',')]
+    pub metrics: Vec<String>,
+    /// Split the repeats of BASE in two halves and compare these: what differs is noise
+    #[arg(long, conflicts_with = "runs")]
+    pub noise: bool,
+    /// Let one run against one other decide, although how much runs differ is not known
+    #[arg(long)]
+    pub allow_single_run: bool,
+    /// Refuse other prompts of the same lengths, and fail what can not be told
+    #[arg(long)]
+    pub strict: bool,
+    /// How the comparison is printed
+    #[arg(long, value_enum, default_value_t = ComparisonFormat::Table)]
+    pub format: ComparisonFormat,
+    /// Write here instead of standard output
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+/// The formats of a comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ComparisonFormat {
+    /// For a terminal
+    Table,
+    /// For a pull request
+    Markdown,
+    /// Everything
+    Json,
+}
+
+/// A share of 0 or more, such as `5%`.
+fn allowance(text: &str) -> Result<f64, String> {
+    let crate::units::Ratio(share) =
+        text.parse().map_err(|_| format!("{text} is no share; write one such as 5%"))?;
+    Ok(share)
+}
+
+/// A confidence level, such as `95%`.
+fn level(text: &str) -> Result<f64, String> {
+    allowance(text)
+        .ok()
+        .filter(|level| *level > 0.5 && *level < 1.0)
+        .ok_or_else(|| format!("{text} is no confidence; it lies above 50% and below 100%, such as 95%"))
+}
+
+/// Arguments of `baseline`.
+#[derive(Debug, Clone, Args)]
+pub struct BaselineArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: BaselineCommand,
+}
+
+/// What can be done with baselines.
+#[derive(Debug, Clone, Subcommand)]
+pub enum BaselineCommand {
+    /// Write `baselines/NAME.json` from a finished run
+    Save {
+        /// The baseline's name: lower-case letters, digits, `_`, `.` and `-`
+        name: String,
+        /// The results folder to save from
+        #[arg(long, value_name = "DIR", default_value = "benchmark_results")]
+        run: PathBuf,
+        /// Write this file instead
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        /// Save it even if the run failed its gates or is incomplete
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 /// Arguments of `schema`.

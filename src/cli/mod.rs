@@ -2,6 +2,7 @@
 
 mod apply;
 mod args;
+mod comparing;
 mod documents;
 mod error;
 mod progress;
@@ -42,6 +43,8 @@ fn run(command: Command) -> Result<u8, CliError> {
         Command::Validate(args) => documents::validate(&args),
         Command::Plan(args) => documents::plan(&args),
         Command::Report(args) => documents::report(&args),
+        Command::Compare(args) => comparing::comparison(&args),
+        Command::Baseline(args) => comparing::baseline(&args),
         Command::Schema(args) => documents::schema(&args),
         Command::Init(args) => documents::init(&args),
         Command::Completions { shell } => documents::completions(shell),

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::read::{ReadError, read};
 use super::{CellReport, RunReport, RunVerdict};
 use crate::backend::config::Clock;
+use crate::measure::Host;
 use crate::metric::judged_names;
 
 /// The version of baseline files.
@@ -30,6 +31,8 @@ pub struct Baseline {
     pub schedule_digest: Option<String>,
     /// Prompt sources, generator version and tokenizer.
     pub content_digest: Option<String>,
+    /// The machine, in a few words.
+    pub host: Option<String>,
     /// The workloads on each backend.
     pub cells: Vec<BaselineCell>,
 }
@@ -82,6 +85,7 @@ impl Baseline {
             clock: report.clock,
             schedule_digest: report.schedule_digest.clone(),
             content_digest: report.content_digest.clone(),
+            host: report.environment.host.as_ref().and_then(host),
             cells: report.cells.iter().map(|cell| BaselineCell::of(report, cell)).collect(),
         }
     }
@@ -126,6 +130,18 @@ impl BaselineCell {
     pub fn values(&self, name: &str) -> Option<Vec<f64>> {
         self.metrics.get(name)?.iter().copied().collect()
     }
+}
+
+/// `AMD EPYC 7B13, 2 cores, 24 GiB, Linux`.
+fn host(host: &Host) -> Option<String> {
+    let parts = [
+        host.cpu.clone(),
+        host.cores.map(|cores| format!("{cores} cores")),
+        host.memory_mb.map(|memory| format!("{} GiB", memory.div_ceil(1024))),
+        host.os.clone(),
+    ];
+    let known: Vec<String> = parts.into_iter().flatten().collect();
+    (!known.is_empty()).then(|| known.join(", "))
 }
 
 /// Why nobody should be measured by this cell.

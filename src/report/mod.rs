@@ -6,6 +6,7 @@
 mod analysis;
 mod baseline;
 mod charts;
+mod comparison;
 pub mod config;
 mod context;
 mod files;
@@ -20,6 +21,7 @@ mod templates;
 mod tests;
 
 pub use baseline::{BASELINE_VERSION, Baseline, BaselineCell, read_baseline};
+pub use comparison::{ComparedCell, ComparedRow, ComparedSide, Comparison, render_comparison};
 pub use files::{
     OutputFile, RequestLog, STANDARD, benchmark_summary, metrics_files, requests_jsonl, run_json, run_schema,
     slug, sweep_csv,

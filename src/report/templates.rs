@@ -19,6 +19,12 @@ pub const EMBEDDED: &[(&str, &str)] = &[
     ("step-summary.md", include_str!("../../templates/step-summary.md.hbs")),
 ];
 
+/// The templates of comparisons that ship with the program: what they see is a comparison, not a report.
+const COMPARISONS: &[(&str, &str)] = &[
+    ("compare.txt", include_str!("../../templates/compare.txt.hbs")),
+    ("compare.md", include_str!("../../templates/compare.md.hbs")),
+];
+
 /// What a template writes, which decides how values are escaped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -101,7 +107,7 @@ fn paths(looked: &[PathBuf]) -> String {
 /// An embedded template by its name, with or without `.hbs`.
 pub fn embedded(name: &str) -> Option<Template> {
     let name = name.strip_suffix(".hbs").unwrap_or(name);
-    let (name, source) = EMBEDDED.iter().find(|(known, _)| *known == name)?;
+    let (name, source) = EMBEDDED.iter().chain(COMPARISONS).find(|(known, _)| *known == name)?;
     Some(Template { name: (*name).into(), source: Cow::Borrowed(source), kind: Kind::of(name) })
 }
 
@@ -152,7 +158,12 @@ pub fn render_standard(report: &RunReport, name: &str) -> Result<String, RenderE
 
 /// Renders a report. A pure function of both; a variable that does not exist is an error.
 pub fn render(report: &RunReport, template: &Template) -> Result<String, RenderError> {
-    let context = Context::from(context::context(report));
+    render_value(context::context(report), template)
+}
+
+/// Renders what a template sees.
+pub(super) fn render_value(context: serde_json::Value, template: &Template) -> Result<String, RenderError> {
+    let context = Context::from(context);
     registry(template)?.render_with_context(&template.name, &context).map_err(|error| {
         let place = error.line_no.zip(error.column_no);
         problem(template, place, explain(error.reason()))

@@ -2,6 +2,7 @@
 
 mod commands;
 mod common;
+mod comparing;
 mod contract;
 mod interruption;
 #[path = "../real/mod.rs"]

@@ -5,6 +5,8 @@
 //!
 //! Servers implement [`Live`]: time passes by itself, and what they answered is heard of.
 
+#[cfg(feature = "candle")]
+pub mod candle;
 pub mod config;
 pub mod mock;
 pub mod openai;

@@ -1,0 +1,3 @@
+//! Real models on the CPU, in this process.
+
+pub mod model;

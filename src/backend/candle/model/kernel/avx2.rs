@@ -1,0 +1,427 @@
+//! Matrix products with AVX2, FMA and F16C. [`super::scalar`] says what is computed and in which order.
+//!
+//! A tile is four rows of weights by up to three activations: the weights of a span lie in the first cache and are read once per
+//! tile of activations, twelve sums hide the latency of the multiply-add.
+
+#![expect(
+    unsafe_code,
+    reason = "vector loads; every pointer is derived from a slice whose length is asserted in `chunk`"
+)]
+
+use std::arch::x86_64::{
+    __m128, __m256, __m256i, _mm_add_ps, _mm_cvtph_ps, _mm_cvtsi32_si128, _mm_cvtss_f32, _mm_fmadd_ps,
+    _mm_loadu_si128, _mm_set1_epi16, _mm_set1_ps, _mm_setzero_ps, _mm_srli_epi16, _mm_storeu_ps,
+    _mm256_abs_epi8, _mm256_and_si256, _mm256_castps256_ps128, _mm256_castsi128_si256, _mm256_castsi256_ps,
+    _mm256_cvtepi32_ps, _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_extractf128_ps, _mm256_fmadd_ps,
+    _mm256_hadd_ps, _mm256_inserti128_si256, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16,
+    _mm256_maddubs_epi16, _mm256_or_si256, _mm256_set_m128i, _mm256_set1_epi8, _mm256_set1_epi16,
+    _mm256_set1_ps, _mm256_setzero_ps, _mm256_sign_epi8, _mm256_slli_epi16, _mm256_slli_epi32,
+    _mm256_srli_epi16, _mm256_storeu_ps, _mm256_sub_epi8,
+};
+use std::ops::Range;
+
+use super::matrix::{Activations, GROUP, Kind, Matrix};
+use super::product::Out;
+use super::scalar::{SPAN, scale_and_minimum};
+
+const F32: u8 = 0;
+const F16: u8 = 1;
+const BF16: u8 = 2;
+const Q8_0: u8 = 3;
+const Q4_0: u8 = 4;
+const Q4_1: u8 = 5;
+const Q4K: u8 = 6;
+const Q6K: u8 = 7;
+
+/// Weight rows in a tile.
+const TILE: usize = 4;
+
+/// Activations that share one pass over the weights: 64 spans of 4 KiB fit in the second cache.
+const PANEL: usize = 64;
+
+/// Writes the products of weight rows `rows` with every activation to `out`.
+///
+/// # Safety
+/// The processor has AVX2, FMA and F16C.
+pub unsafe fn chunk(matrix: &Matrix, rows: Range<usize>, input: &Activations, out: &Out<'_>) {
+    assert!(rows.start <= rows.end && rows.end <= matrix.rows() && matrix.cols() == input.cols);
+    assert!(input.values.len() >= input.rows * input.cols && out.fits(input.rows, &rows));
+    if matrix.kind().quantised() {
+        let groups = input.rows * input.cols / GROUP;
+        assert!(input.cols.is_multiple_of(matrix.kind().block()) && input.bytes.len() >= groups * GROUP);
+        assert!(input.scales.len() >= groups && input.sums.len() >= groups);
+    }
+    // SAFETY: the features are the caller's promise; the asserts are the bounds that the functions state.
+    unsafe {
+        match matrix.kind() {
+            Kind::F32 => floats::<F32>(matrix, rows, input, out),
+            Kind::F16 => floats::<F16>(matrix, rows, input, out),
+            Kind::Bf16 => floats::<BF16>(matrix, rows, input, out),
+            Kind::Q8_0 => quants::<Q8_0>(matrix, rows, input, out),
+            Kind::Q4_0 => quants::<Q4_0>(matrix, rows, input, out),
+            Kind::Q4_1 => quants::<Q4_1>(matrix, rows, input, out),
+            Kind::Q4K => quants::<Q4K>(matrix, rows, input, out),
+            Kind::Q6K => quants::<Q6K>(matrix, rows, input, out),
+        }
+    }
+}
+
+/// Eight numbers. Reads 32 bytes (f32) or 16 (16-bit kinds) from `at`.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn load<const KIND: u8>(at: *const u8) -> __m256 {
+    // SAFETY: the caller's bound, above.
+    unsafe {
+        match KIND {
+            F32 => _mm256_loadu_ps(at.cast()),
+            F16 => _mm256_cvtph_ps(_mm_loadu_si128(at.cast())),
+            _ => _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(
+                at.cast(),
+            )))),
+        }
+    }
+}
+
+/// The sums of four vectors' lanes, in the order of [`super::scalar::reduce`].
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn reduce(a: __m256, b: __m256, c: __m256, d: __m256) -> __m128 {
+    let pairs = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+    _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps::<1>(pairs))
+}
+
+/// `R` rows by `C` activations over `len` inputs, to `out` (added when `add`).
+///
+/// # Safety
+/// Each `w` has `len` numbers of `KIND`, each `x` has `len` floats, `out[c]` has room for `R` floats.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn tile<const KIND: u8, const R: usize, const C: usize>(
+    w: [*const u8; R],
+    x: [*const f32; C],
+    len: usize,
+    out: [*mut f32; C],
+    add: bool,
+) {
+    let size = if KIND == F32 { 4 } else { 2 };
+    let mut sums = [[_mm256_setzero_ps(); R]; C];
+    // SAFETY: `i + 8 <= len`, then the rest through zero-padded copies of `len % 8` numbers.
+    unsafe {
+        let mut i = 0;
+        while i + 8 <= len {
+            let values: [__m256; C] = std::array::from_fn(|c| _mm256_loadu_ps(x[c].add(i)));
+            for r in 0..R {
+                let weights = load::<KIND>(w[r].add(i * size));
+                for c in 0..C {
+                    sums[c][r] = _mm256_fmadd_ps(weights, values[c], sums[c][r]);
+                }
+            }
+            i += 8;
+        }
+        if i < len {
+            let rest = len - i;
+            for c in 0..C {
+                let mut padded = [0.0_f32; 8];
+                std::ptr::copy_nonoverlapping(x[c].add(i), padded.as_mut_ptr(), rest);
+                let values = _mm256_loadu_ps(padded.as_ptr());
+                for r in 0..R {
+                    let mut padded = [0_u8; 32];
+                    std::ptr::copy_nonoverlapping(w[r].add(i * size), padded.as_mut_ptr(), rest * size);
+                    sums[c][r] = _mm256_fmadd_ps(load::<KIND>(padded.as_ptr()), values, sums[c][r]);
+                }
+            }
+        }
+        for c in 0..C {
+            store::<R>(sums[c], _mm_setzero_ps(), out[c], add);
+        }
+    }
+}
+
+/// Reduces and writes (or adds) `R` sums.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn store<const R: usize>(sums: [__m256; R], minima: __m128, out: *mut f32, add: bool) {
+    // SAFETY: `out` has room for `R` floats, the caller's bound.
+    unsafe {
+        if R == TILE {
+            let total = _mm_add_ps(reduce(sums[0], sums[1], sums[2], sums[3]), minima);
+            let total = if add { _mm_add_ps(std::arch::x86_64::_mm_loadu_ps(out), total) } else { total };
+            _mm_storeu_ps(out, total);
+        } else {
+            let zero = _mm256_setzero_ps();
+            let total = _mm_cvtss_f32(_mm_add_ps(reduce(sums[0], zero, zero, zero), minima));
+            *out = if add { *out + total } else { total };
+        }
+    }
+}
+
+/// The activations `from..to` against `R` weight rows over one span.
+///
+/// # Safety
+/// As [`tile`], for every activation; `x` and `out` point to the first of them, `stride`s are floats.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn strip<const KIND: u8, const R: usize>(
+    w: [*const u8; R],
+    x: (*const f32, usize),
+    count: usize,
+    len: usize,
+    out: (*mut f32, usize),
+    add: bool,
+) {
+    // SAFETY: `c + n <= count`.
+    unsafe {
+        let mut c = 0;
+        while c < count {
+            let xs = |i: usize| x.0.add((c + i) * x.1);
+            let os = |i: usize| out.0.add((c + i) * out.1);
+            match count - c {
+                1 => tile::<KIND, R, 1>(w, [xs(0)], len, [os(0)], add),
+                2 | 4 => tile::<KIND, R, 2>(w, [xs(0), xs(1)], len, [os(0), os(1)], add),
+                _ => tile::<KIND, R, 3>(w, [xs(0), xs(1), xs(2)], len, [os(0), os(1), os(2)], add),
+            }
+            c += match count - c {
+                1 => 1,
+                2 | 4 => 2,
+                _ => 3,
+            };
+        }
+    }
+}
+
+/// One tile of weight rows over one span, widened to f32 first where several activations share it.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn span<const KIND: u8, const R: usize>(
+    w: [*const u8; R],
+    x: (*const f32, usize),
+    count: usize,
+    len: usize,
+    out: (*mut f32, usize),
+    add: bool,
+) {
+    // SAFETY: `len <= SPAN`; widening writes whole vectors below `len` and single numbers for the rest.
+    unsafe {
+        if KIND == F32 || count <= 3 {
+            return strip::<KIND, R>(w, x, count, len, out, add);
+        }
+        let mut wide = [[0.0_f32; SPAN]; R];
+        for r in 0..R {
+            let mut i = 0;
+            while i + 8 <= len {
+                _mm256_storeu_ps(wide[r].as_mut_ptr().add(i), load::<KIND>(w[r].add(i * 2)));
+                i += 8;
+            }
+            let mut rest = [0_u8; 32];
+            std::ptr::copy_nonoverlapping(w[r].add(i * 2), rest.as_mut_ptr(), (len - i) * 2);
+            let mut last = [0.0_f32; 8];
+            _mm256_storeu_ps(last.as_mut_ptr(), load::<KIND>(rest.as_ptr()));
+            wide[r][i..len].copy_from_slice(&last[..len - i]);
+        }
+        strip::<F32, R>(std::array::from_fn(|r| wide[r].as_ptr().cast()), x, count, len, out, add);
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn floats<const KIND: u8>(matrix: &Matrix, rows: Range<usize>, input: &Activations, out: &Out<'_>) {
+    let (cols, size) = (input.cols, matrix.row_size());
+    let weights = matrix.bytes().as_ptr();
+    let number = if KIND == F32 { 4 } else { 2 };
+    // SAFETY: `row < matrix.rows()` and `from + len <= cols`, so every row's span lies in `bytes` (whose length `Matrix::new`
+    // checked); `first + count <= input.rows` for activations and outputs.
+    let one = |row: usize, first: usize, count: usize, from: usize| unsafe {
+        let len = SPAN.min(cols - from);
+        let x = (input.values.as_ptr().add(first * cols + from), cols);
+        let o = (out.at(first, row), out.stride());
+        let w = |r: usize| weights.add((row + r) * size + from * number);
+        if row + TILE <= rows.end {
+            span::<KIND, TILE>([w(0), w(1), w(2), w(3)], x, count, len, o, from > 0);
+            TILE
+        } else {
+            span::<KIND, 1>([w(0)], x, count, len, o, from > 0);
+            1
+        }
+    };
+    if input.rows <= 16 {
+        let mut row = rows.start;
+        while row < rows.end {
+            let mut step = 1;
+            for from in (0..cols).step_by(SPAN) {
+                step = one(row, 0, input.rows, from);
+            }
+            row += step;
+        }
+    } else {
+        // Spans go outermost, so that a panel's span of activations stays in the second cache for all rows of the chunk.
+        for first in (0..input.rows).step_by(PANEL) {
+            let count = PANEL.min(input.rows - first);
+            for from in (0..cols).step_by(SPAN) {
+                let mut row = rows.start;
+                while row < rows.end {
+                    row += one(row, first, count, from);
+                }
+            }
+        }
+    }
+}
+
+/// An f16 as f32.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn half(at: *const u8) -> f32 {
+    // SAFETY: two bytes are read, the caller's bound.
+    let bits = unsafe { at.cast::<u16>().read_unaligned() };
+    _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits))))
+}
+
+/// 32 numbers of a quantised row; [`super::scalar::group`] is the readable form.
+struct Group {
+    quants: __m256i,
+    lanes: __m256i,
+    scale: f32,
+    minimum: f32,
+}
+
+/// Group `at` of the row.
+///
+/// # Safety
+/// The row has at least `at + 1` groups in whole blocks.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn group<const KIND: u8>(row: *const u8, at: usize) -> Group {
+    let ones = _mm256_set1_epi16(1);
+    let nibble = _mm256_set1_epi8(15);
+    // SAFETY: offsets stay below the size of the block that holds the group.
+    unsafe {
+        match KIND {
+            Q8_0 => {
+                let block = row.add(at * 34);
+                let quants = _mm256_loadu_si256(block.add(2).cast());
+                Group { quants, lanes: ones, scale: half(block), minimum: 0.0 }
+            }
+            Q4_0 | Q4_1 => {
+                let (size, skip) = if KIND == Q4_0 { (18, 2) } else { (20, 4) };
+                let block = row.add(at * size);
+                let bytes = _mm_loadu_si128(block.add(skip).cast());
+                let both = _mm256_set_m128i(_mm_srli_epi16::<4>(bytes), bytes);
+                let scale = half(block);
+                let minimum = if KIND == Q4_0 { -8.0 * scale } else { half(block.add(2)) };
+                Group { quants: _mm256_and_si256(both, nibble), lanes: ones, scale, minimum }
+            }
+            Q4K => {
+                let block = row.add(at / 8 * 144);
+                let within = at % 8;
+                let packed = std::slice::from_raw_parts(block.add(4), 12);
+                let (s, m) = scale_and_minimum(packed, within);
+                let bytes = _mm256_loadu_si256(block.add(16 + within / 2 * 32).cast());
+                let bytes = if within.is_multiple_of(2) { bytes } else { _mm256_srli_epi16::<4>(bytes) };
+                let scale = half(block) * f32::from(s);
+                let minimum = -(half(block.add(2)) * f32::from(m));
+                Group { quants: _mm256_and_si256(bytes, nibble), lanes: ones, scale, minimum }
+            }
+            _ => {
+                let block = row.add(at / 8 * 210);
+                let (part, quarter) = (at % 8 / 4, at % 4);
+                let low = _mm256_loadu_si256(block.add(part * 64 + quarter % 2 * 32).cast());
+                let low = if quarter < 2 { low } else { _mm256_srli_epi16::<4>(low) };
+                let high = _mm256_loadu_si256(block.add(128 + part * 32).cast());
+                // The two upper bits end up at bit 4 and 5 of their byte.
+                let high = match quarter {
+                    0 => _mm256_slli_epi16::<4>(high),
+                    1 => _mm256_slli_epi16::<2>(high),
+                    2 => high,
+                    _ => _mm256_srli_epi16::<2>(high),
+                };
+                let high = _mm256_and_si256(high, _mm256_set1_epi8(0x30));
+                let six = _mm256_or_si256(_mm256_and_si256(low, nibble), high);
+                let scales = block.add(192 + at % 8 * 2).cast::<i8>();
+                let first = _mm_set1_epi16(i16::from(*scales));
+                let second = _mm_set1_epi16(i16::from(*scales.add(1)));
+                let lanes = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(first), second);
+                let quants = _mm256_sub_epi8(six, _mm256_set1_epi8(32));
+                Group { quants, lanes, scale: half(block.add(208)), minimum: 0.0 }
+            }
+        }
+    }
+}
+
+/// `R` quantised rows by the activations `at..at + C`.
+///
+/// # Safety
+/// Each `w` is a row of `input.cols` numbers of `KIND`; `at + C <= input.rows`; `out[c]` has room for `R` floats.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn quant_tile<const KIND: u8, const R: usize, const C: usize>(
+    w: [*const u8; R],
+    input: &Activations,
+    at: usize,
+    out: [*mut f32; C],
+) {
+    let groups = input.cols / GROUP;
+    let signed = KIND == Q8_0 || KIND == Q6K;
+    let mut sums = [[_mm256_setzero_ps(); R]; C];
+    let mut minima = [_mm_setzero_ps(); C];
+    // SAFETY: the group index of every activation is below `input.rows × groups`, whose arrays `chunk` checked.
+    unsafe {
+        let bytes: [*const i8; C] =
+            std::array::from_fn(|c| input.bytes.as_ptr().add((at + c) * groups * GROUP));
+        let scales: [*const f32; C] = std::array::from_fn(|c| input.scales.as_ptr().add((at + c) * groups));
+        let totals: [*const f32; C] = std::array::from_fn(|c| input.sums.as_ptr().add((at + c) * groups));
+        for g in 0..groups {
+            let mut lows = [0.0_f32; TILE];
+            for r in 0..R {
+                let weights = group::<KIND>(w[r], g);
+                lows[r] = weights.minimum;
+                let absolute = if signed { _mm256_abs_epi8(weights.quants) } else { weights.quants };
+                for c in 0..C {
+                    let x = _mm256_loadu_si256(bytes[c].add(g * GROUP).cast());
+                    let x = if signed { _mm256_sign_epi8(x, weights.quants) } else { x };
+                    let pairs = _mm256_maddubs_epi16(absolute, x);
+                    let integers = _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, weights.lanes));
+                    let scale = _mm256_set1_ps(weights.scale * *scales[c].add(g));
+                    sums[c][r] = _mm256_fmadd_ps(integers, scale, sums[c][r]);
+                }
+            }
+            if !signed {
+                let lows = std::arch::x86_64::_mm_loadu_ps(lows.as_ptr());
+                for c in 0..C {
+                    minima[c] = _mm_fmadd_ps(lows, _mm_set1_ps(*totals[c].add(g)), minima[c]);
+                }
+            }
+        }
+        for c in 0..C {
+            store::<R>(sums[c], minima[c], out[c], false);
+        }
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn quants<const KIND: u8>(matrix: &Matrix, rows: Range<usize>, input: &Activations, out: &Out<'_>) {
+    let size = matrix.row_size();
+    let weights = matrix.bytes().as_ptr();
+    for first in (0..input.rows).step_by(PANEL) {
+        let end = input.rows.min(first + PANEL);
+        let mut row = rows.start;
+        while row < rows.end {
+            let whole = row + TILE <= rows.end;
+            let mut c = first;
+            while c < end {
+                // SAFETY: `row + R <= matrix.rows()` and `c + C <= input.rows`.
+                unsafe {
+                    let w = |r: usize| weights.add((row + r) * size);
+                    let o = |i: usize| out.at(c + i, row);
+                    match (whole, end - c) {
+                        (true, 1) => quant_tile::<KIND, 4, 1>([w(0), w(1), w(2), w(3)], input, c, [o(0)]),
+                        (true, _) => {
+                            quant_tile::<KIND, 4, 2>([w(0), w(1), w(2), w(3)], input, c, [o(0), o(1)]);
+                        }
+                        (false, 1) => quant_tile::<KIND, 1, 1>([w(0)], input, c, [o(0)]),
+                        (false, _) => quant_tile::<KIND, 1, 2>([w(0)], input, c, [o(0), o(1)]),
+                    }
+                }
+                c += 2;
+            }
+            row += if whole { TILE } else { 1 };
+        }
+    }
+}

@@ -14,10 +14,12 @@ pub mod union;
 
 pub mod backend;
 pub mod campaign;
+pub mod check;
 pub mod checkpoint;
 pub mod cli;
 pub mod engine;
 pub mod gate;
+pub mod hook;
 pub mod measure;
 pub mod metric;
 pub mod nearest;

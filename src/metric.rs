@@ -1,5 +1,10 @@
 //! The table of metrics: one row each. The rule checker, the result files, reports and docs follow from it.
 
+use std::sync::{Mutex, PoisonError};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 /// The unit a metric is kept in outside the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
@@ -68,7 +73,8 @@ pub enum Kind {
 }
 
 /// Which direction is better.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Better {
     /// Less is better.
     Lower,
@@ -93,13 +99,15 @@ pub struct Metric {
     pub better: Better,
     /// Its definition.
     pub doc: &'static str,
+    /// Of a metric that a scenario declares and hooks record: its position among them.
+    pub custom: Option<u16>,
 }
 
 macro_rules! metrics {
     ($($name:literal $([$($alias:literal),+])? $unit:ident $kind:ident $better:ident $doc:literal;)+) => {
         /// Every metric, in the order of the documentation.
         pub static METRICS: &[Metric] = &[$(Metric {
-            name: $name, aliases: &[$($($alias),+)?], unit: Unit::$unit, kind: Kind::$kind, better: Better::$better, doc: $doc,
+            name: $name, aliases: &[$($($alias),+)?], unit: Unit::$unit, kind: Kind::$kind, better: Better::$better, doc: $doc, custom: None,
         }),+];
     };
 }
@@ -116,6 +124,7 @@ metrics! {
     "output_tokens" Tokens Samples Neither "Output tokens per successful request.";
     "error_rate" Ratio Rate Lower "Failed requests divided by all counted requests.";
     "slo_share" Ratio Rate Higher "Counted requests that succeeded and met every SLO limit.";
+    "checks_pass_rate" Ratio Rate Higher "Responses that passed every check of their workload, divided by those that were checked: the responses of successful requests.";
     "prefix_hit_rate" Ratio Rate Higher "Prompt tokens served from the prefix cache divided by prompt tokens looked up, at first admissions.";
     "spec_accept_rate" Ratio Rate Higher "Accepted draft tokens divided by draft tokens.";
     "total_requests" Count Count Neither "Successful plus failed requests.";
@@ -144,6 +153,33 @@ metrics! {
 }
 
 impl Metric {
+    /// A metric that a scenario declares at this position: one value for each request that hooks recorded one for.
+    ///
+    /// Metrics live as long as the process; the same declaration gives the same one.
+    pub fn declared(place: u16, name: &str, unit: Unit, better: Better, doc: &str) -> &'static Self {
+        static DECLARED: Mutex<Vec<&'static Metric>> = Mutex::new(Vec::new());
+        let mut declared = DECLARED.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = declared.iter().find(|known| {
+            (known.custom, known.name, known.unit, known.better, known.doc)
+                == (Some(place), name, unit, better, doc)
+        });
+        if let Some(known) = known {
+            return known;
+        }
+        let kept = |text: &str| -> &'static str { Box::leak(text.into()) };
+        let metric: &'static Self = Box::leak(Box::new(Self {
+            name: kept(name),
+            aliases: &[],
+            unit,
+            kind: Kind::Samples,
+            better,
+            doc: kept(doc),
+            custom: Some(place),
+        }));
+        declared.push(metric);
+        metric
+    }
+
     /// The metric of this name or alias.
     pub fn named(name: &str) -> Option<&'static Self> {
         METRICS.iter().find(|metric| metric.name == name || metric.aliases.contains(&name))

@@ -84,7 +84,7 @@ impl Outcome {
 }
 
 /// What a response says. Backends keep it only where somebody looks at it: a workload with checks or hooks.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Response {
     /// The generated text, whole.
     pub text: String,
@@ -152,6 +152,30 @@ pub struct Record {
     pub outcome: Outcome,
     /// What the backend said about a failure.
     pub message: Option<Box<str>>,
+    /// What checks and hooks found in the response of a success, where the workload has some.
+    pub checked: Option<Box<Checked>>,
+}
+
+/// What the checks and hooks of a workload found in one response.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Checked {
+    /// Bit i is set where the workload's i-th check failed.
+    pub failed: u64,
+    /// What hooks recorded: a metric's position among those that the scenario declares, and its value.
+    pub recorded: Vec<(u16, f64)>,
+    /// The failures that are kept with their texts: the first few of each check.
+    pub failures: Vec<CheckFailure>,
+}
+
+/// A check that a response did not pass.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckFailure {
+    /// The check's position.
+    pub check: u8,
+    /// Why.
+    pub reason: String,
+    /// The start of the response.
+    pub text: String,
 }
 
 /// `count` successive gaps between tokens, each `gap` nanoseconds long.
@@ -238,7 +262,24 @@ pub enum Basis {
     Due,
 }
 
+impl Checked {
+    /// Whether the response passed the workload's i-th check.
+    pub fn passes(&self, check: usize) -> bool {
+        self.failed & (1 << check) == 0
+    }
+
+    /// What was recorded to the metric at this position.
+    pub fn value(&self, metric: u16) -> Option<f64> {
+        self.recorded.iter().find(|(known, _)| *known == metric).map(|(_, value)| *value)
+    }
+}
+
 impl Record {
+    /// Whether its response was looked at and passed the workload's i-th check.
+    pub fn passes(&self, check: usize) -> bool {
+        self.checked.as_ref().is_some_and(|checked| checked.passes(check))
+    }
+
     /// The moment its latency counts from; `None` when it was never sent and the basis is `sent`.
     pub fn start(&self, basis: Basis) -> Option<Ns> {
         match basis {

@@ -10,8 +10,20 @@ const LEAVES: &[&str] =
 
 /// What each module may import beside the leaves. `x::config` is the file `src/x/config.rs`.
 const ALLOWED: &[(&str, &[&str])] = &[
-    ("scenario", &["backend::config", "gate::config", "plan::config", "report::config"]),
-    ("plan", &["plan::config", "scenario"]),
+    (
+        "scenario",
+        &[
+            "backend::config",
+            "check::config",
+            "gate::config",
+            "hook::config",
+            "plan::config",
+            "report::config",
+        ],
+    ),
+    ("hook", &["hook::config"]),
+    ("check", &["check::config", "hook"]),
+    ("plan", &["check", "hook", "hook::config", "plan::config", "scenario"]),
     ("engine", &[]),
     ("backend", &["backend::config", "engine", "plan"]),
     ("run", &["backend", "backend::config", "plan"]),
@@ -37,6 +49,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &[
             "backend",
             "backend::config",
+            "check",
             "engine",
             "gate",
             "gate::config",

@@ -239,6 +239,8 @@ impl Row {
             forced: true,
             cancel_after: None,
             seed: id,
+            body: None,
+            failed: None,
         };
         let (prompt_tokens, output_tokens) = (self.prompt, self.output);
         Request { id, seed: id, prompt_tokens, output_tokens, content: Planned(recipe) }

@@ -9,8 +9,8 @@ use super::prepare::{Chosen, Prepared};
 use crate::backend::config::{Backend, Clock};
 use crate::gate::{Facts, exit, outcome};
 use crate::measure::{
-    CellInput, Metrics, Samples, Validity, curves, errors, host, metrics, own_memory, rounded, timeline,
-    validity,
+    CellInput, Metrics, Samples, Validity, check_reports, curves, errors, host, metrics, own_memory, rounded,
+    timeline, validity,
 };
 use crate::plan::{WorkloadPlan, table};
 use crate::report::{
@@ -239,7 +239,15 @@ fn cell_metrics(
         content_digest: &prepared.plan.content_digest,
         trace_rows_skipped: plan.skipped_rows,
         validity,
+        checks: &checks_of(plan),
+        custom: &prepared.scenario.custom_metrics(),
     })
+}
+
+/// Names and kinds of a workload's checks, in order.
+fn checks_of(plan: &WorkloadPlan) -> Vec<(String, String)> {
+    let kinds = plan.checks.iter().flat_map(|checks| checks.kinds());
+    kinds.map(|(name, kind)| (name.to_owned(), kind.to_owned())).collect()
 }
 
 fn cell_report(campaign: &Campaign<'_>, group: &Group<'_>, load: &str) -> CellReport {
@@ -259,6 +267,7 @@ fn cell_report(campaign: &Campaign<'_>, group: &Group<'_>, load: &str) -> CellRe
         intervals: judging::intervals(prepared, group),
         validity: Some(group.validity.clone()),
         errors: errors(&group.samples),
+        checks: check_reports(&group.samples, &checks_of(plan)),
         curves: curves(&group.samples),
         timeline: first.map(|cell| timeline(&cell.samples)).unwrap_or_default(),
         batch_size: first.and_then(|cell| cell.played.stats.batch.as_ref()).map(|batch| Series {

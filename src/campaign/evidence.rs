@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::check::Checks;
 use crate::gate::{self, Event, Evidence};
 use crate::measure::{Metrics, Samples, meets, value_of};
 use crate::metric::{Kind, Metric};
@@ -21,6 +22,8 @@ pub struct Part<'a> {
     pub tags: &'a Tags,
     /// Its SLO.
     pub slo: &'a [Condition],
+    /// What is expected of its responses.
+    pub checks: Option<&'a Checks>,
 }
 
 /// What a rule is judged against: one part, or several pooled.
@@ -58,15 +61,21 @@ impl Part<'_> {
         records.filter_map(cluster).filter(|(_, gaps)| *gaps > 0).collect()
     }
 
-    fn happened(&self, record: &Record, event: &Event<'_>) -> bool {
+    /// Whether an event happened to a request; `None` where there was nothing to look at.
+    fn happened(&self, record: &Record, event: &Event<'_>) -> Option<bool> {
         let met = |limits: &[Condition]| {
             record.outcome == Outcome::Success && meets(record, self.samples.basis(), self.tags, limits)
         };
-        match event {
+        Some(match event {
             Event::Failed => record.outcome.is_failure(),
             Event::MetSlo => met(self.slo),
             Event::Met(limits) => met(limits),
-        }
+            Event::Passed(name) => {
+                let at = self.checks?.names().position(|known| known == *name)?;
+                record.checked.as_ref()?.passes(at)
+            }
+            Event::PassedAll => record.checked.as_ref()?.failed == 0,
+        })
     }
 
     /// A metric of the flat file, or the reason why it has no value.
@@ -116,7 +125,7 @@ impl Evidence for Measured<'_> {
 
     fn events(&self, event: &Event<'_>, filter: &[Condition]) -> Result<Vec<bool>, String> {
         let happened = self.parts.iter().flat_map(|part| {
-            part.counted(filter).map(|record| part.happened(record, event)).collect::<Vec<_>>()
+            part.counted(filter).filter_map(|record| part.happened(record, event)).collect::<Vec<_>>()
         });
         Ok(happened.collect())
     }

@@ -44,7 +44,7 @@ pub fn intervals(prepared: &Prepared, group: &Group<'_>) -> IndexMap<String, [f6
     }
     let evidence = evidence(prepared, &[group]);
     let interval = |name: &str| {
-        let subject = crate::rule::subject(name)?;
+        let subject = crate::rule::subject(name, &[])?;
         let bounds = match &subject {
             Subject::Plain(_) if !group.repeats.is_empty() => {
                 let values: Option<Vec<f64>> = group.repeats.iter().map(|repeat| repeat.get(name)).collect();
@@ -66,6 +66,7 @@ fn evidence<'a>(prepared: &'a Prepared, groups: &[&'a Group<'_>]) -> Measured<'a
         metrics: &group.metrics,
         tags: &group.plan.tags,
         slo: slo(group),
+        checks: group.plan.checks.as_deref(),
     });
     let repeats = match groups {
         [group] => group
@@ -77,6 +78,7 @@ fn evidence<'a>(prepared: &'a Prepared, groups: &[&'a Group<'_>]) -> Measured<'a
                 metrics,
                 tags: &group.plan.tags,
                 slo: slo(group),
+                checks: group.plan.checks.as_deref(),
             })
             .collect(),
         _ => Vec::new(),

@@ -175,10 +175,11 @@ pub fn complete(mut loaded: Loaded, changes: &Changes) -> Result<Prepared, Rejec
         .families
         .iter()
         .map(|(full, family)| (full.clone(), (family.name.clone(), family.point.clone())));
-    let plan =
-        plan(&loaded.scenario, &families.collect(), &loaded.dir, &tokenizer::Mock).map_err(|errors| {
-            Rejected::at(&loaded, errors.iter().map(|error| located(&loaded, error)).collect())
-        })?;
+    let planned_or_not = plan(&loaded.scenario, &families.collect(), &loaded.dir, &tokenizer::Mock);
+    let plan = planned_or_not.map_err(|errors| {
+        let diagnostics = errors.iter().map(|error| located(&mut loaded, error)).collect();
+        Rejected::at(&loaded, diagnostics)
+    })?;
     let mut gates = check(&loaded.scenario, &planned(&plan, &backends))
         .map_err(|findings| Rejected::at(&loaded, findings.iter().map(|f| found(&loaded, f)).collect()))?;
     if changes.smoke {
@@ -211,10 +212,15 @@ pub fn prepare_plan(path: &Path, changes: &Changes) -> Result<Prepared, Rejected
     let message = |error: &dyn std::fmt::Display| Rejected::Message(error.to_string());
     let at = |error: &dyn std::fmt::Display| message(&format!("{}: {error}", path.display()));
     let file = std::fs::File::open(path).map_err(|error| at(&error))?;
-    let (header, plan) =
+    let (header, mut plan) =
         crate::plan::read(std::io::BufReader::new(file), &tokenizer::Mock).map_err(|error| at(&error))?;
     let scenario: Scenario = serde_json::from_value(header.scenario)
         .map_err(|error| message(&format!("{}: the scenario in its first line: {error}", path.display())))?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    crate::plan::expect(&mut plan, &scenario, folder, &tokenizer::Mock).map_err(|errors| {
+        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        message(&format!("{}: {}", path.display(), lines.join("; ")))
+    })?;
     let backends = choose(&scenario, changes)?;
     let gates = check(&scenario, &planned(&plan, &backends)).map_err(|findings| {
         let lines: Vec<String> = findings.iter().map(|finding| finding.message.clone()).collect();
@@ -365,6 +371,7 @@ fn planned(plan: &Plan, backends: &[Chosen]) -> Planned {
             tags: workload.tags.clone(),
             requests,
             gaps: requests.map(|n| (n as f64 * (row.output_tokens.mean - 1.0).max(0.0)) as u64),
+            checks: workload.checks.iter().flat_map(|checks| checks.names()).map(str::to_owned).collect(),
         }
     });
     let backends = backends.iter().map(|chosen| PlannedBackend {
@@ -394,14 +401,41 @@ fn incomparable(loaded: &Loaded, problems: &[Problem]) -> Rejected {
 }
 
 /// A plan's error at its place in the scenario.
-fn located(loaded: &Loaded, error: &PlanError) -> Diagnostic {
-    let mut pointer = format!("/workloads/{}", escape(&error.workload));
-    for step in error.path.split('.').filter(|step| !step.is_empty()) {
-        pointer.push('/');
-        pointer.push_str(&escape(step));
+fn located(loaded: &mut Loaded, error: &PlanError) -> Diagnostic {
+    let steps = error.path.split('.').filter(|step| !step.is_empty());
+    let own: String = steps.flat_map(|step| ["/".to_owned(), escape(step)]).collect();
+    let workload = format!("/workloads/{}", escape(&error.workload));
+    let mut pointer = format!("{workload}{own}");
+    if own.starts_with("/hooks") && loaded.span_of(&pointer).is_none() {
+        pointer.clone_from(&own);
     }
-    let mut diagnostic = Diagnostic::error(loaded.span_of(&pointer), error.message.clone());
-    diagnostic.help.push(error.help.clone());
+    // A key with a default may not be there: what it belongs to is.
+    while loaded.span_of(&pointer).is_none()
+        && let Some(up) = pointer.rfind('/')
+    {
+        pointer.truncate(up);
+    }
+    let mut span = loaded.span_of(&pointer);
+    let mut related = None;
+    if let Some((fault, at)) = error.fault.as_ref().and_then(|fault| Some((fault, fault.at?))) {
+        let source = &fault.source;
+        let file = (!source.inline).then_some((source.name.as_str(), source.text.as_str()));
+        let hooks = [format!("{workload}/hooks/inline"), "/hooks/inline".to_owned()];
+        let hooks = hooks.iter().find(|pointer| loaded.span_of(pointer).is_some()).unwrap_or(&pointer);
+        let offset = source.offset;
+        // An inline script that does not stand literally in the file has its fault at the whole text.
+        if file.is_some() || offset.0 > 0 {
+            if !own.starts_with("/hooks") {
+                related = span;
+            }
+            span = loaded.script_span(file, hooks, (at.0 + offset.0, at.1 + offset.1)).or(span);
+        }
+    }
+    let mut diagnostic = Diagnostic::error(span, error.message.clone());
+    diagnostic.help.extend(Some(error.help.clone()).filter(|help| !help.is_empty()));
+    if related.is_some() {
+        diagnostic = diagnostic.related(related, "named here");
+    }
     diagnostic
 }
 

@@ -83,6 +83,7 @@ pub fn watchable(rule: &Rule) -> bool {
         Subject::Aggregate(Aggregate::Count | Aggregate::Sum, _) => rule.op.is_upper(),
         Subject::Aggregate(aggregate, _) => aggregate.quantile().is_some(),
         Subject::Share(_) => true,
+        Subject::Check(_) => false,
         Subject::Plain(metric) => match metric.name {
             "error_rate" | "slo_share" => true,
             "failed_requests" => rule.op.is_upper() || rule.op == Op::Eq,
@@ -231,6 +232,7 @@ impl<'a> Watcher<'a> {
             Subject::Plain(metric) if metric.name == "error_rate" => {
                 Some(record.outcome.is_failure() == upper)
             }
+            Subject::Check(_) => None,
             Subject::Plain(_) => Some(record.outcome.is_failure()),
             Subject::Aggregate(Aggregate::Count, metric) => {
                 value_of(record, metric, watched.basis).map(|_| true)

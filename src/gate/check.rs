@@ -35,6 +35,8 @@ pub struct PlannedWorkload {
     pub requests: Option<u64>,
     /// Gaps between tokens over all repeats: output tokens less requests; `None` when that is not known.
     pub gaps: Option<u64>,
+    /// The names of its checks.
+    pub checks: Vec<String>,
 }
 
 /// One backend.
@@ -166,10 +168,11 @@ impl Finding {
 pub fn check(scenario: &Scenario, planned: &Planned) -> Result<Checked, Vec<Finding>> {
     let mut findings = Vec::new();
     let slos = slos(scenario, planned, &mut findings);
+    let declared = scenario.custom_metrics();
     let mut rules = Vec::new();
     for (index, gate) in scenario.gates.rules.iter().enumerate() {
         let site = Site::Rule(index);
-        match rule::parse(&gate.rule) {
+        match rule::parse_with(&gate.rule, &declared) {
             Ok(parsed) => {
                 let checker = Checker { scenario, planned, gate, rule: &parsed, slos: &slos };
                 findings.extend(checker.findings().into_iter().map(|error| Finding::new(&site, error)));
@@ -179,7 +182,9 @@ pub fn check(scenario: &Scenario, planned: &Planned) -> Result<Checked, Vec<Find
         }
     }
     if findings.is_empty() {
-        rules.extend(implicit(planned, &rules));
+        let unsaid = implicit(planned, &rules);
+        let checks = implicit_checks(planned, &rules);
+        rules.extend(unsaid.into_iter().chain(checks));
         Ok(Checked { rules, slos })
     } else {
         Err(findings)
@@ -197,10 +202,11 @@ fn slos(
     planned: &Planned,
     findings: &mut Vec<Finding>,
 ) -> IndexMap<String, Vec<Condition>> {
+    let declared = scenario.custom_metrics();
     let mut parse = |texts: &[String], site: &dyn Fn(usize) -> Site| -> Vec<Condition> {
         let mut conditions = Vec::new();
         for (index, text) in texts.iter().enumerate() {
-            match rule::condition(text) {
+            match rule::condition(text, &declared) {
                 Ok(condition) => conditions.push(condition),
                 Err(error) => {
                     let finding = Finding::new(&site(index), error);
@@ -242,9 +248,17 @@ fn implicit(planned: &Planned, rules: &[ScopedRule]) -> Vec<ScopedRule> {
             missing.entry(workloads).or_default().push(backend.clone());
         }
     }
-    let scoped = missing.into_iter().map(|(workloads, backends)| ScopedRule {
+    let scoped = missing
+        .into_iter()
+        .map(|(workloads, backends)| unsaid(IMPLICIT.to_owned(), &rule, workloads, backends));
+    scoped.collect()
+}
+
+/// A rule that nobody wrote.
+fn unsaid(text: String, rule: &Rule, workloads: Vec<String>, backends: Vec<String>) -> ScopedRule {
+    ScopedRule {
         index: None,
-        text: IMPLICIT.to_owned(),
+        text,
         rule: rule.clone(),
         scope: Scope::Each(workloads),
         backends,
@@ -253,6 +267,37 @@ fn implicit(planned: &Planned, rules: &[ScopedRule]) -> Vec<ScopedRule> {
         no_data: NoData::Fail,
         allow_single_run: false,
         abort_after: None,
+    }
+}
+
+/// Every check that no rule is about must pass each time. A rule about `checks_pass_rate` is about all of a workload's.
+fn implicit_checks(planned: &Planned, rules: &[ScopedRule]) -> Vec<ScopedRule> {
+    let is_named = |check: &str, backend: &String, workload: &String| {
+        rules.iter().any(|scoped| {
+            let about = match &scoped.rule.subject {
+                Subject::Check(name) => name == check,
+                Subject::Plain(metric) => metric.name == "checks_pass_rate",
+                _ => false,
+            };
+            about && scoped.backends.contains(backend) && scoped.scope.names().contains(workload)
+        })
+    };
+    // By check and backends, the workloads that lack a rule.
+    let mut missing: IndexMap<(&str, Vec<String>), Vec<String>> = IndexMap::new();
+    for workload in &planned.workloads {
+        for check in &workload.checks {
+            let names = planned.backends.iter().map(|backend| backend.name.clone());
+            let backends: Vec<String> =
+                names.filter(|backend| !is_named(check, backend, &workload.name)).collect();
+            if !backends.is_empty() {
+                missing.entry((check, backends)).or_default().push(workload.name.clone());
+            }
+        }
+    }
+    let scoped = missing.into_iter().filter_map(|((check, backends), workloads)| {
+        let text = format!("check({check}) == 100%");
+        let rule = rule::parse(&text).ok()?;
+        Some(unsaid(text, &rule, workloads, backends))
     });
     scoped.collect()
 }
@@ -305,10 +350,9 @@ impl<'a> Checker<'a> {
     }
 
     fn workloads(&self) -> impl Iterator<Item = &'a PlannedWorkload> {
-        self.planned
-            .workloads
-            .iter()
-            .filter(|workload| self.names(&workload.name) && self.fits(&workload.tags))
+        self.planned.workloads.iter().filter(|workload| {
+            self.names(&workload.name) && self.fits(&workload.tags) && self.is_checked(workload)
+        })
     }
 
     fn scoped(&self, index: usize) -> ScopedRule {
@@ -337,6 +381,7 @@ impl<'a> Checker<'a> {
         }
         self.nobody()
             .into_iter()
+            .chain(self.missing_check())
             .chain(self.missing_slo())
             .chain(self.out_of_reach())
             .chain(self.unlike_a_baseline())
@@ -389,6 +434,44 @@ impl<'a> Checker<'a> {
         let help = "name other `workloads`, or other tags";
         let at = tagged.at.start..last.at.end;
         (!any).then(|| RuleError::new(at, "none of the rule's workloads has these tags", help))
+    }
+
+    /// Whether a workload has what the rule is about, where that is a check.
+    fn is_checked(&self, workload: &PlannedWorkload) -> bool {
+        match &self.rule.subject {
+            Subject::Check(name) => workload.checks.contains(name),
+            Subject::Plain(metric) if metric.name == "checks_pass_rate" => !workload.checks.is_empty(),
+            _ => true,
+        }
+    }
+
+    /// A check that no workload has, among those that the rule is for.
+    fn missing_check(&self) -> Option<RuleError> {
+        let about_checks = match &self.rule.subject {
+            Subject::Check(_) => true,
+            Subject::Plain(metric) => metric.name == "checks_pass_rate",
+            _ => false,
+        };
+        let own = || self.planned.workloads.iter().filter(|workload| self.names(&workload.name));
+        if !about_checks || own().next().is_none() || own().any(|workload| self.is_checked(workload)) {
+            return None;
+        }
+        let mut known: Vec<&str> = own().flat_map(|w| w.checks.iter().map(String::as_str)).collect();
+        known.sort_unstable();
+        known.dedup();
+        let (message, near) = match &self.rule.subject {
+            Subject::Check(name) => (
+                format!("no workload of the rule has a check `{name}`"),
+                nearest(name, known.iter().copied()),
+            ),
+            _ => ("no workload of the rule has checks".to_owned(), None),
+        };
+        let help = match near {
+            Some(near) => format!("did you mean `{near}`?"),
+            None if known.is_empty() => "write them in the workload's `expect`".to_owned(),
+            None => format!("the checks are {}", known.join(", ")),
+        };
+        Some(RuleError::new(self.rule.subject_at.clone(), message, help))
     }
 
     /// A metric of the SLO where there is none.

@@ -59,4 +59,8 @@ pub enum Event<'a> {
     MetSlo,
     /// It succeeded and broke none of these: `share(...)`.
     Met(&'a [Condition]),
+    /// Its response passed the check of this name: `check(...)`. Of requests whose response that check looked at.
+    Passed(&'a str),
+    /// Its response passed every check: `checks_pass_rate`. Of requests whose response was looked at.
+    PassedAll,
 }

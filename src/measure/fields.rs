@@ -28,6 +28,10 @@ pub enum Type {
     Reasons,
     /// A list of texts.
     Texts,
+    /// A map from name to a number from 0 to 1, null where it is not known.
+    Ratios,
+    /// A map from name to what hooks recorded.
+    Recorded,
 }
 
 /// One field of the flat result file.
@@ -134,6 +138,25 @@ const REST: [(&str, Type, &str); 20] = [
     ),
 ];
 
+/// What checks and hooks found.
+const CHECKS: [(&str, Type, &str); 3] = [
+    (
+        "checked_responses",
+        Type::Integer,
+        "Responses that the checks looked at: those of successful requests.",
+    ),
+    (
+        "check_pass_rates",
+        Type::Ratios,
+        "For each check by name, the responses that passed it, divided by those that were checked.",
+    ),
+    (
+        "custom_metrics",
+        Type::Recorded,
+        "For each metric that the scenario declares, what hooks recorded: one value for each request.",
+    ),
+];
+
 /// The last fields of the file.
 const CLOSING: [(&str, Type, &str); 3] = [
     ("content_digest", Type::Text, "Prompt sources, the generator's version and the tokenizer."),
@@ -166,6 +189,7 @@ fn all() -> Vec<Field> {
         }
     }
     fields.extend(fixed(&REST));
+    fields.extend(fixed(&CHECKS));
     fields.extend(fixed(&CLOSING));
     fields
 }
@@ -224,6 +248,11 @@ pub fn metrics_schema() -> Schema {
             }
             Type::Reasons => json!({ "type": "object", "additionalProperties": { "type": "string" } }),
             Type::Texts => json!({ "type": "array", "items": { "type": "string" } }),
+            Type::Ratios => json!({
+                "type": "object",
+                "additionalProperties": { "type": ["number", "null"], "minimum": 0, "maximum": 1 },
+            }),
+            Type::Recorded => recorded_schema(),
         };
         schema["description"] = Value::String(field.doc.clone());
         properties.insert(field.name.clone(), schema);
@@ -238,6 +267,31 @@ pub fn metrics_schema() -> Schema {
         "required": required,
         "additionalProperties": false,
     })
+}
+
+/// What stands under the name of one metric that hooks recorded.
+fn recorded_schema() -> Value {
+    let mut properties = Map::new();
+    properties.insert(
+        "unit".into(),
+        json!({ "type": "string", "description": "The unit; empty for a plain number." }),
+    );
+    properties.insert(
+        "count".into(),
+        json!({ "type": "integer", "minimum": 0, "description": "Requests with a value." }),
+    );
+    for name in AGGREGATIONS.iter().map(|(name, _)| *name).chain(["sum"]) {
+        let description = format!("{name} over the requests.");
+        properties.insert(name.into(), json!({ "type": ["number", "null"], "description": description }));
+    }
+    let required: Vec<String> = properties.keys().cloned().collect();
+    let one = json!({
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": false,
+    });
+    json!({ "type": "object", "additionalProperties": one })
 }
 
 #[cfg(test)]

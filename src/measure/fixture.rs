@@ -35,6 +35,7 @@ pub(crate) fn request(index: u64, at: Ns, tokens: u32, long: Ns) -> (Record, Vec
         token_source: TokenSource::Engine,
         outcome: Outcome::Success,
         message: None,
+        checked: None,
     };
     (record, vec![steady, last])
 }
@@ -115,5 +116,7 @@ pub(crate) fn cell<'a>(
         content_digest: "c0ffeec0ffee",
         trace_rows_skipped: 0,
         validity,
+        checks: &[],
+        custom: &[],
     }
 }

@@ -4,6 +4,7 @@ use indexmap::IndexMap;
 use rustc_hash::FxHashMap;
 use serde_json::{Value, json};
 
+use super::checks::{check_reports, recorded};
 use super::fields::{AGGREGATIONS, Aggregated, fields};
 use super::totals::Engines;
 use super::{Distribution, Samples, Totals, Validity, median_interval, meets};
@@ -54,6 +55,10 @@ pub struct CellInput<'a> {
     pub trace_rows_skipped: u64,
     /// The verdict on the measurement.
     pub validity: &'a Validity,
+    /// Names and kinds of the workload's checks, in order.
+    pub checks: &'a [(String, String)],
+    /// The metrics that the scenario declares, in order.
+    pub custom: &'a [&'static Metric],
 }
 
 /// A cell's metrics.
@@ -115,6 +120,7 @@ pub fn metrics(cell: &CellInput<'_>) -> Metrics {
     draft.rates(cell, &totals, engines.measured);
     draft.engine(cell.played, &engines);
     draft.lengths(cell, &totals);
+    draft.checks(cell);
     draft.closing(cell);
     draft.finish(warnings(cell, &totals))
 }
@@ -301,6 +307,22 @@ impl Draft {
         self.set("warmup_requests", cell.samples.warmup());
         self.set("trace_rows_skipped", cell.trace_rows_skipped);
         self.set("repeats", cell.played.len() as u64);
+    }
+
+    fn checks(&mut self, cell: &CellInput<'_>) {
+        let checked = || cell.samples.records().iter().filter_map(|record| record.checked.as_ref());
+        let looked_at = checked().count() as u64;
+        self.set("checked_responses", looked_at);
+        let rates = check_reports(cell.samples, cell.checks).into_iter();
+        self.set("check_pass_rates", json!(rates.map(|c| (c.name, c.pass_rate)).collect::<IndexMap<_, _>>()));
+        self.set("custom_metrics", recorded(cell.samples, cell.custom));
+        let passed = checked().filter(|checked| checked.failed == 0).count() as u64;
+        let why = if cell.checks.is_empty() {
+            "the workload has no checks"
+        } else {
+            "no request succeeded, so no response was checked"
+        };
+        self.float("checks_pass_rate", ratio(passed, looked_at), why);
     }
 
     fn closing(&mut self, cell: &CellInput<'_>) {

@@ -3,6 +3,7 @@
 //! Everything here is a function of records and counters: it neither judges a rule nor formats a report.
 //! All percentiles are nearest rank, x_(ceil(q·n)); definitions and names follow [`crate::metric::METRICS`].
 
+mod checks;
 mod curves;
 mod distribution;
 mod fields;
@@ -18,6 +19,7 @@ mod tests;
 mod totals;
 mod validity;
 
+pub use checks::{CheckReport, FailedResponse, check_reports};
 pub use curves::{Bar, Curves, ErrorCount, Timeline, curves, errors, timeline};
 pub use distribution::{Distribution, median_interval, rank};
 pub use fields::{CONTRACT, Field, Type, fields, metrics_schema};

@@ -48,7 +48,10 @@ fn success(record: &Record) -> Option<&Record> {
 /// `prompt_tokens` exist for every counted request that was sent. `tbt`, which has many values per request, is the
 /// request's longest gap here; its aggregates come from the pool of [`Samples`].
 pub fn value_of(record: &Record, metric: &Metric, basis: Basis) -> Option<f64> {
-    reading(metric)?(record, basis)
+    match metric.custom {
+        Some(place) => record.checked.as_ref()?.value(place),
+        None => reading(metric)?(record, basis),
+    }
 }
 
 /// Whether a request meets every condition. `tags` are its workload's.
@@ -75,7 +78,6 @@ impl Samples {
     /// The values of a metric of kind `Samples` over the requests that have one, in the order they were taken.
     /// Of `tbt`: see [`value_of`].
     pub fn values(&self, metric: &Metric) -> Vec<f64> {
-        let Some(reading) = reading(metric) else { return Vec::new() };
-        self.records().iter().filter_map(|record| reading(record, self.basis())).collect()
+        self.records().iter().filter_map(|record| value_of(record, metric, self.basis())).collect()
     }
 }

@@ -1,16 +1,19 @@
 //! From a scenario to its plan.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use indexmap::IndexMap;
 use serde_json::Value;
 
 use super::config::{Cache, Output, Prompt};
 use super::generator::{Clock, Generator, OutputLength};
+use super::hooked::{Hooked, Scripts};
 use super::load::{self, Law};
 use super::source::{Problem, Source};
 use super::{LoadPlan, Plan, Point, RecipeSource, Sampling, WarmupPlan, WorkloadPlan};
+use crate::check::{Checks, Flaw};
+use crate::hook::Fault;
 use crate::sample::{key, name_key};
 use crate::scenario::{Scenario, Workload};
 use crate::tokenizer::Tokenizer;
@@ -27,6 +30,8 @@ pub struct PlanError {
     pub message: String,
     /// What to do.
     pub help: String,
+    /// The place in the hooks' script, where it is there.
+    pub fault: Option<Box<Fault>>,
 }
 
 /// Decides everything about every request of a scenario whose matrix is expanded.
@@ -41,27 +46,36 @@ pub fn plan(
 ) -> Result<Plan, Vec<PlanError>> {
     let mut workloads = Vec::with_capacity(scenario.workloads.len());
     let mut errors = Vec::new();
+    let mut failed = false;
+    let mut scripts = Scripts::new(scenario, dir, tokenizer);
     for (name, workload) in &scenario.workloads {
         let own = || (name.clone(), Point::new());
         let (family, point) = families.get(name).cloned().unwrap_or_else(own);
-        match workload_plan(workload, name, family, point, scenario.seed, dir, tokenizer) {
+        let hooked = scripts.of(workload, name, &point);
+        let planned = hooked.and_then(|hooked| {
+            let checks = checks(workload, hooked.as_deref(), dir)?;
+            let plan = workload_plan(workload, name, (family, point), scenario.seed, dir, tokenizer, hooked);
+            plan.map(|plan| WorkloadPlan { checks, ..plan }).map_err(|problem| vec![problem])
+        });
+        match planned {
             Ok(plan) => workloads.push(plan),
-            Err(Problem { path, message, help }) => {
-                errors.push(PlanError { workload: name.clone(), path, message, help });
+            Err(problems) => {
+                failed = true;
+                errors.extend(problems.into_iter().map(|problem| problem.of(name)));
             }
         }
     }
-    if errors.is_empty() { Ok(Plan::new(scenario.seed, workloads, tokenizer.name())) } else { Err(errors) }
+    if failed { Err(errors) } else { Ok(Plan::new(scenario.seed, workloads, tokenizer.name())) }
 }
 
 fn workload_plan(
     workload: &Workload,
     name: &str,
-    family: String,
-    point: Point,
+    (family, point): (String, Point),
     seed: u64,
     dir: &Path,
     tokenizer: &dyn Tokenizer,
+    hooked: Option<Arc<Hooked>>,
 ) -> Result<WorkloadPlan, Problem> {
     let traced = matches!(workload.prompt, Prompt::Trace(_));
     let law = load::read(&workload.load, workload.warmup.as_ref(), traced, dir)?;
@@ -76,12 +90,16 @@ fn workload_plan(
             "set `output: { tokens: 128 }`, or `max_tokens` as a limit",
         ));
     }
+    if let Source::Script(function) = &source {
+        called(function, hooked.as_deref())?;
+    }
     let skipped_rows = if let Source::Trace(trace) = &source { trace.skipped } else { 0 };
     let rows = source.rows();
     let Law { load, clock, think, requests, duration, warmup, words } = law;
     let generator = Generator {
         root: key(&[seed, name_key(&family)]),
         source,
+        hooked: hooked.clone(),
         output,
         cancel: workload.cancel.as_ref().map(|cancel| (cancel.rate.0, cancel.after_tokens.0)),
         think,
@@ -105,6 +123,10 @@ fn workload_plan(
         skipped_rows,
         sampling: workload.output.as_ref().map(sampling).unwrap_or_default(),
         cold_cache: workload.cache == Cache::Cold,
+        hook_digest: hooked.as_ref().map(|hooked| hooked.digest()),
+        hooked,
+        checks: None,
+        survey: OnceLock::new(),
     };
     if let Some(rows) = rows {
         hold_to_rows(&mut plan, rows)?;
@@ -127,6 +149,58 @@ fn sampling(output: &Output) -> Sampling {
         stream: output.stream,
         extra: output.extra.clone().into_iter().collect(),
     }
+}
+
+/// What is expected of a workload's responses, compiled.
+pub(super) fn checks(
+    workload: &Workload,
+    hooked: Option<&Hooked>,
+    dir: &Path,
+) -> Result<Option<Arc<Checks>>, Vec<Problem>> {
+    let checks = Checks::compile(&workload.expect, hooked.map(Hooked::script), dir);
+    let problem = |flaw: Flaw| {
+        let path = format!("expect.{}.{}", flaw.index, flaw.key);
+        Problem { fault: flaw.fault, ..Problem::new(path, flaw.message, flaw.help) }
+    };
+    checks.map(|checks| checks.map(Arc::new)).map_err(|flaws| flaws.into_iter().map(problem).collect())
+}
+
+/// Gives a plan that was read from a file what its scenario expects of responses, and the hooks that look at them. Paths are
+/// relative to `dir`.
+pub fn expect(
+    plan: &mut Plan,
+    scenario: &Scenario,
+    dir: &Path,
+    tokenizer: &dyn Tokenizer,
+) -> Result<(), Vec<PlanError>> {
+    let mut scripts = Scripts::new(scenario, dir, tokenizer);
+    let mut errors = Vec::new();
+    for planned in &mut plan.workloads {
+        let Some(workload) = scenario.workloads.get(&planned.name) else { continue };
+        let found = scripts.of(workload, &planned.name, &planned.point).and_then(|hooked| {
+            let digest = hooked.as_ref().map(|hooked| hooked.digest());
+            if digest != planned.hook_digest {
+                let message = "the hooks are not those that the plan was made with";
+                return Err(vec![Problem::new("hooks", message, "make the plan again")]);
+            }
+            Ok((checks(workload, hooked.as_deref(), dir)?, hooked))
+        });
+        match found {
+            Ok((checks, hooked)) => (planned.checks, planned.hooked) = (checks, hooked),
+            Err(problems) => errors.extend(problems.into_iter().map(|problem| problem.of(&planned.name))),
+        }
+    }
+    if errors.is_empty() { Ok(()) } else { Err(errors) }
+}
+
+/// Whether there is a function to make the prompts.
+fn called(function: &str, hooked: Option<&Hooked>) -> Result<(), Problem> {
+    let Some(hooked) = hooked else {
+        let help = "write them: `hooks: { file: hooks.rhai }`, or `inline`";
+        return Err(Problem::new("prompt.function", "the workload has no hooks", help));
+    };
+    let lacks = hooked.script().lacks(function, &["ctx"]);
+    lacks.map_or(Ok(()), |fault| Err(Problem::script("prompt.function", fault)))
 }
 
 fn check_times(workload: &Workload) -> Result<(), Problem> {

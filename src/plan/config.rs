@@ -16,6 +16,7 @@ crate::union! {
         "text" => Text(TextPrompt),
         "file" => File(FilePrompt),
         "trace" => Trace(TracePrompt),
+        "script" => Script(ScriptPrompt),
     }
 }
 
@@ -119,6 +120,18 @@ pub enum RowOrder {
     Sequential,
     /// In an order drawn from the seed; each pass over the file draws its own.
     Shuffle,
+}
+
+/// A function of the hooks makes each prompt.
+///
+/// `function(ctx)` gives back the text, or a map such as `#{ prompt: "..", output_tokens: 64 }` whose number replaces the one
+/// in the workload's `output`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ScriptPrompt {
+    /// The function. Default `prompt`.
+    #[serde(default = "prompt_key")]
+    pub function: String,
 }
 
 /// Lengths, shared blocks and arrivals of recorded traffic. The texts are synthetic. Time 0 is the arrival of the first

@@ -1,10 +1,13 @@
 //! What two plans must share: hashes over recipes, so that a plan that is generated and the same plan read from a file
 //! have the same.
 
+use std::sync::Arc;
+
 use blake3::Hasher;
 use rustc_hash::FxHashMap;
 
 use super::generator::GENERATOR_VERSION;
+use super::summary::{Gathered, Spread};
 use super::{LoadPlan, Plan, PromptRecipe, Recipe, RecipeSource, Sampling, WarmupPlan, WorkloadPlan};
 use crate::record::Phase;
 
@@ -26,10 +29,10 @@ impl Plan {
         content.update(tokenizer.as_bytes());
         let mut workload_digests = Vec::new();
         for workload in &workloads {
-            let (own_schedule, own_content) = hashes(workload);
-            workload_digests.push(own_schedule.to_hex()[..DIGITS].to_owned());
-            schedule.update(own_schedule.as_bytes());
-            content.update(own_content.as_bytes());
+            let survey = workload.survey();
+            workload_digests.push(survey.schedule.to_hex()[..DIGITS].to_owned());
+            schedule.update(survey.schedule.as_bytes());
+            content.update(survey.content.as_bytes());
         }
         Self {
             seed,
@@ -42,6 +45,11 @@ impl Plan {
 }
 
 impl WorkloadPlan {
+    /// What its recipes tell. They are looked at once.
+    pub(super) fn survey(&self) -> &Survey {
+        self.survey.get_or_init(|| survey(self))
+    }
+
     /// Whether only time ends the stream of recipes, so that it has no last one before it runs.
     pub fn is_endless(&self) -> bool {
         let users = matches!(self.load, LoadPlan::Closed { .. });
@@ -58,9 +66,23 @@ fn hex(hasher: &Hasher) -> String {
     hasher.finalize().to_hex()[..DIGITS].to_owned()
 }
 
-/// The hashes of one workload: schedule and content, over its first run.
-fn hashes(plan: &WorkloadPlan) -> (blake3::Hash, blake3::Hash) {
+/// What looking at the recipes of one workload tells, over its first run.
+#[derive(Debug, Clone, Copy)]
+pub struct Survey {
+    schedule: blake3::Hash,
+    content: blake3::Hash,
+    /// Tokens of the measured prompts.
+    pub(super) prompt: Spread,
+    /// Output tokens that they ask for.
+    pub(super) output: Spread,
+}
+
+fn survey(plan: &WorkloadPlan) -> Survey {
     let mut hash = Hashes::default();
+    let (mut prompt, mut output) = (Gathered::default(), Gathered::default());
+    if let Some(hooks) = &plan.hook_digest {
+        hash.content.extend(hooks.as_bytes());
+    }
     let settings = (&plan.name, &plan.load, plan.requests, plan.duration, plan.warmup);
     // Names, numbers and enums always have a JSON form.
     hash.schedule.extend(serde_json::to_vec(&settings).unwrap_or_default());
@@ -80,13 +102,26 @@ fn hashes(plan: &WorkloadPlan) -> (blake3::Hash, blake3::Hash) {
     }
     for recipe in stream.by_ref() {
         hash.recipe(&recipe);
+        if recipe.phase == Phase::Measured {
+            prompt.add(recipe.prompt.tokens());
+            output.add(recipe.output_tokens);
+        }
         left -= 1;
         if left == 0 {
             break;
         }
     }
     hash.flush(0);
-    (hash.schedule_hasher.finalize(), hash.content_hasher.finalize())
+    if prompt.is_empty() {
+        // The warm-up alone was as long as is looked at.
+        stream.start_measuring();
+        for recipe in stream.take(plan.looked_at()) {
+            prompt.add(recipe.prompt.tokens());
+            output.add(recipe.output_tokens);
+        }
+    }
+    let (schedule, content) = (hash.schedule_hasher.finalize(), hash.content_hasher.finalize());
+    Survey { schedule, content, prompt: prompt.spread(), output: output.spread() }
 }
 
 #[derive(Default)]
@@ -118,6 +153,15 @@ impl Hashes {
         ];
         self.schedule.extend(fields.into_iter().flat_map(u64::to_le_bytes));
         self.content.extend(recipe.seed.to_le_bytes());
+        if let Some(failed) = &recipe.failed {
+            self.content.push(1);
+            self.content.extend(failed.as_bytes());
+        }
+        if let Some(body) = &recipe.body {
+            self.content.push(2);
+            // Texts and numbers always have a JSON form.
+            self.content.extend(serde_json::to_vec(&**body).unwrap_or_default());
+        }
         self.prompt(&recipe.prompt);
         self.flush(CHUNK);
     }
@@ -135,8 +179,13 @@ impl Hashes {
             }
             PromptRecipe::Text { text, .. } => {
                 let address = (text.as_ptr() as usize, text.len());
-                let hash =
-                    *self.texts.entry(address).or_insert_with(|| *blake3::hash(text.as_bytes()).as_bytes());
+                // A text that its source does not keep is gone soon, and its address another's.
+                let kept = Arc::strong_count(text) > 1;
+                let known = if kept { self.texts.get(&address).copied() } else { None };
+                let hash = known.unwrap_or_else(|| *blake3::hash(text.as_bytes()).as_bytes());
+                if kept {
+                    self.texts.insert(address, hash);
+                }
                 self.schedule.push(2);
                 self.content.extend(hash);
             }

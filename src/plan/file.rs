@@ -6,6 +6,7 @@
 //! computed anew.
 
 use std::io::{BufRead, Write};
+use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -69,6 +70,8 @@ struct Settings {
     sampling: Sampling,
     #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
     cold_cache: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    hook_digest: Option<String>,
     /// Recipes in the file, over all repeats.
     recipes: u64,
 }
@@ -180,6 +183,7 @@ fn settings(plan: &WorkloadPlan) -> Settings {
         skipped_rows: plan.skipped_rows,
         sampling: plan.sampling.clone(),
         cold_cache: plan.cold_cache,
+        hook_digest: plan.hook_digest.clone(),
         recipes: (0..plan.repeats).map(count).sum(),
     }
 }
@@ -242,6 +246,10 @@ fn workload_plan(settings: Settings, recipes: Vec<Recipe>) -> WorkloadPlan {
         skipped_rows: settings.skipped_rows,
         sampling: settings.sampling,
         cold_cache: settings.cold_cache,
+        hook_digest: settings.hook_digest,
+        hooked: None,
+        checks: None,
+        survey: OnceLock::new(),
     }
 }
 
@@ -374,7 +382,7 @@ impl List {
 fn check_lengths(recipe: &Recipe) -> Result<(), String> {
     let fits = |tokens: u32| (1..=TokenCount::MAX).contains(&tokens);
     let tokens = recipe.prompt.tokens();
-    if !fits(tokens) || !fits(recipe.output_tokens) {
+    if recipe.failed.is_none() && (!fits(tokens) || !fits(recipe.output_tokens)) {
         return Err(format!("prompt and output have from 1 to {} tokens", TokenCount::MAX));
     }
     match &recipe.prompt {

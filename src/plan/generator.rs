@@ -1,6 +1,9 @@
 //! Recipes as a pure function of (seed, family, repeat, phase, index).
 
+use std::sync::Arc;
+
 use super::arrival::{Gaps, Profile};
+use super::hooked::Hooked;
 use super::source::Source;
 use super::stream::Slot;
 use super::{Prefix, PromptRecipe, Recipe};
@@ -17,6 +20,7 @@ pub struct Generator {
     /// Mixes the scenario's seed and the workload's family.
     pub(super) root: u64,
     pub(super) source: Source,
+    pub(super) hooked: Option<Arc<Hooked>>,
     /// `None` when the source gives every length.
     pub(super) output: Option<OutputLength>,
     /// The share of requests that are cancelled, and after how many tokens.
@@ -102,7 +106,17 @@ impl Generator {
     pub(super) fn recipe(&self, keys: &Keys, slot: &Slot) -> Option<Recipe> {
         let &Slot { phase, index, arrival, .. } = slot;
         let phase_key = keys.phase(phase);
-        let (prompt, given) = self.prompt(keys, slot)?;
+        let mut failed = None;
+        let (prompt, given) = match &self.source {
+            Source::Script(function) => {
+                let seed = key(&[phase_key, index]);
+                self.hooked.as_ref()?.prompt(function, index, phase, seed).unwrap_or_else(|reason| {
+                    failed = Some(reason);
+                    (PromptRecipe::nothing(), None)
+                })
+            }
+            _ => self.prompt(keys, slot)?,
+        };
         let (output_tokens, forced) = match (given, &self.output) {
             (Some(tokens), output) => (tokens, output.as_ref().is_none_or(|output| output.forced)),
             (None, Some(output)) => (draw(&output.tokens, phase_key, "output", index), output.forced),
@@ -118,7 +132,7 @@ impl Generator {
             None => think.ns(&mut Draws::new(phase_key, "think", index)),
         });
         let seed = key(&[phase_key, index]);
-        Some(Recipe {
+        let recipe = Recipe {
             index,
             phase,
             arrival,
@@ -129,6 +143,12 @@ impl Generator {
             forced,
             cancel_after,
             seed,
+            body: None,
+            failed,
+        };
+        Some(match &self.hooked {
+            Some(hooked) => hooked.changed(recipe),
+            None => recipe,
         })
     }
 
@@ -149,6 +169,7 @@ impl Generator {
                 Some((PromptRecipe::Synthetic { tokens, prefix }, None))
             }
             Source::Text(prompt) => Some((prompt.clone(), None)),
+            Source::Script(_) => None,
             Source::File(file) => {
                 let count = file.rows.len() as u64;
                 let (pass, position) = (index / count, index % count);

@@ -1,12 +1,15 @@
 //! The plan's own types: no default left, no name left to look up.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::config::Tags;
+use super::digest::Survey;
+use super::hooked::Hooked;
+use crate::check::Checks;
 use crate::record::{Basis, Phase};
 use crate::tokenizer::Tokenizer;
 use crate::units::Ns;
@@ -62,6 +65,14 @@ pub struct WorkloadPlan {
     pub sampling: Sampling,
     /// Whether a server's prefix cache is made cold before.
     pub cold_cache: bool,
+    /// Its hooks.
+    pub hooked: Option<Arc<Hooked>>,
+    /// What is expected of its responses.
+    pub checks: Option<Arc<Checks>>,
+    /// Hash over the sources of its hooks. Hex.
+    pub hook_digest: Option<String>,
+    /// What looking at all its recipes tells, once somebody has looked.
+    pub survey: OnceLock<Survey>,
 }
 
 /// What a request says beside its prompt and length.
@@ -191,6 +202,12 @@ pub struct Recipe {
     pub cancel_after: Option<u32>,
     /// Seeds its content and whatever the backend draws for it.
     pub seed: u64,
+    /// Keys that a hook puts into the body of an HTTP request, over those of the workload.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<Arc<serde_json::Map<String, Value>>>,
+    /// Why it can not be sent: a hook failed when it was made. When it is due it is recorded as failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<Arc<str>>,
 }
 
 /// Releases a request when another has ended.
@@ -249,6 +266,11 @@ impl PromptRecipe {
     pub fn text(text: Arc<str>, tokenizer: &dyn Tokenizer) -> Self {
         let ids: Arc<[u32]> = tokenizer.encode(&text).into();
         Self::Text { tokens: ids.len() as u32, text, ids }
+    }
+
+    /// The prompt of a request that is never sent.
+    pub(super) fn nothing() -> Self {
+        Self::Text { tokens: 0, text: Arc::from(""), ids: Arc::from([]) }
     }
 
     /// Tokens of the prompt.

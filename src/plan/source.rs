@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::PromptRecipe;
 use super::config::{FileFields, FileFormat, FilePrompt, Prompt, RowOrder, SyntheticPrompt};
+use super::{PlanError, PromptRecipe};
+use crate::hook::Fault;
 use crate::sample::{BadLaw, FileError, Lines, Sampler, json_fault};
 use crate::tokenizer::Tokenizer;
 use crate::units::{Ns, TokenCount};
@@ -22,6 +23,8 @@ pub(super) enum Source {
     File(TextRows),
     /// The rows of a trace.
     Trace(TraceRows),
+    /// Made by this function of the hooks.
+    Script(String),
 }
 
 /// Prompts of a file; never empty.
@@ -84,11 +87,25 @@ pub(super) struct Problem {
     pub(super) path: String,
     pub(super) message: String,
     pub(super) help: String,
+    /// The place in the hooks' script, where it is there.
+    pub(super) fault: Option<Box<Fault>>,
 }
 
 impl Problem {
     pub(super) fn new(path: impl Into<String>, message: impl Into<String>, help: impl Into<String>) -> Self {
-        Self { path: path.into(), message: message.into(), help: help.into() }
+        Self { path: path.into(), message: message.into(), help: help.into(), fault: None }
+    }
+
+    /// The problem of this workload.
+    pub(super) fn of(self, workload: &str) -> PlanError {
+        let Self { path, message, help, fault } = self;
+        PlanError { workload: workload.to_owned(), path, message, help, fault }
+    }
+
+    /// What is wrong in the hooks' script.
+    pub(super) fn script(path: impl Into<String>, fault: Fault) -> Self {
+        let (message, help) = (fault.message.clone(), fault.help.clone().unwrap_or_default());
+        Self { fault: Some(Box::new(fault)), ..Self::new(path, message, help) }
     }
 
     /// A law that can not be drawn from, at its place.
@@ -114,6 +131,7 @@ impl Source {
                 )
             }),
             Prompt::Trace(prompt) => super::trace::read(prompt, dir).map(Self::Trace),
+            Prompt::Script(prompt) => Ok(Self::Script(prompt.function.clone())),
         }
     }
 
@@ -122,7 +140,7 @@ impl Source {
         match self {
             Self::Trace(_) => true,
             Self::File(file) => file.rows.iter().all(|row| row.output_tokens.is_some()),
-            Self::Synthetic { .. } | Self::Text(_) => false,
+            Self::Synthetic { .. } | Self::Text(_) | Self::Script(_) => false,
         }
     }
 

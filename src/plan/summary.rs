@@ -138,14 +138,7 @@ pub fn table(plan: &Plan) -> Vec<Row> {
 }
 
 fn row(plan: &WorkloadPlan, digest: &str) -> Row {
-    let mut stream = plan.stream(0);
-    stream.start_measuring();
-    let mut prompt = Gathered::default();
-    let mut output = Gathered::default();
-    for recipe in stream.take(plan.looked_at()) {
-        prompt.add(recipe.prompt.tokens());
-        output.add(recipe.output_tokens);
-    }
+    let survey = plan.survey();
     Row {
         workload: plan.name.clone(),
         load: match &plan.recipes {
@@ -154,8 +147,8 @@ fn row(plan: &WorkloadPlan, digest: &str) -> Row {
         },
         expected: plan.expected(),
         repeats: plan.repeats,
-        prompt_tokens: prompt.spread(),
-        output_tokens: output.spread(),
+        prompt_tokens: survey.prompt,
+        output_tokens: survey.output,
         skipped_rows: plan.skipped_rows,
         digest: digest.to_owned(),
     }
@@ -174,7 +167,7 @@ fn listed_words(load: &LoadPlan) -> String {
 }
 
 #[derive(Default)]
-struct Gathered {
+pub(super) struct Gathered {
     count: u64,
     sum: u64,
     min: u32,
@@ -182,14 +175,18 @@ struct Gathered {
 }
 
 impl Gathered {
-    fn add(&mut self, tokens: u32) {
+    pub(super) fn add(&mut self, tokens: u32) {
         self.min = if self.count == 0 { tokens } else { self.min.min(tokens) };
         self.max = self.max.max(tokens);
         self.sum += u64::from(tokens);
         self.count += 1;
     }
 
-    fn spread(&self) -> Spread {
+    pub(super) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    pub(super) fn spread(&self) -> Spread {
         Spread { min: self.min, mean: self.sum as f64 / self.count.max(1) as f64, max: self.max }
     }
 }

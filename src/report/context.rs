@@ -35,7 +35,7 @@ fn derive(value: &mut Value, report: &RunReport, cell: &CellReport) {
     for field in fields() {
         if metrics.get(&field.name).is_none() {
             metrics[&field.name] = match field.of {
-                Type::Counts | Type::Reasons => json!({}),
+                Type::Counts | Type::Reasons | Type::Ratios | Type::Recorded => json!({}),
                 Type::Texts => json!([]),
                 _ => Value::Null,
             };

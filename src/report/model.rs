@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::sweep::{Sweep, sweeps};
 use crate::backend::config::Clock;
 use crate::gate::{Judgement, Verdict};
-use crate::measure::{Curves, ErrorCount, Flat, Host, ResourceUse, Timeline, Validity};
+use crate::measure::{CheckReport, Curves, ErrorCount, Flat, Host, ResourceUse, Timeline, Validity};
 
 /// The version of `run.json`.
 pub const RUN_VERSION: u32 = 1;
@@ -150,6 +150,9 @@ pub struct CellReport {
     pub validity: Option<Validity>,
     /// Failures by kind, each with a sample message.
     pub errors: Vec<ErrorCount>,
+    /// What is expected of responses, and how many met it.
+    #[serde(default)]
+    pub checks: Vec<CheckReport>,
     /// Quantile curves.
     pub curves: Curves,
     /// The first requests over time (of the first repeat).

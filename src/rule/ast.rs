@@ -81,6 +81,8 @@ pub enum Subject {
     Aggregate(Aggregate, &'static Metric),
     /// `share(ttft <= 200ms and tpot <= 20ms)`: requests that succeeded and meet all of it, of all that are counted.
     Share(Vec<Condition>),
+    /// `check(json)`: checked responses that passed the check of this name.
+    Check(String),
     /// A rate, count or value: `error_rate`, `output_throughput`, and its flat name.
     Plain(&'static Metric),
 }
@@ -91,13 +93,14 @@ impl Subject {
         match self {
             Self::Aggregate(Aggregate::Count, _) => Unit::Count,
             Self::Aggregate(_, metric) | Self::Plain(metric) => metric.unit,
-            Self::Share(_) => Unit::Ratio,
+            Self::Share(_) | Self::Check(_) => Unit::Ratio,
         }
     }
 
     /// Its name in the flat result files; `None` for what does not stand there.
     pub fn flat(&self) -> Option<String> {
         match self {
+            Self::Aggregate(_, metric) if metric.custom.is_some() => None,
             Self::Aggregate(aggregate, metric) => {
                 let name = match aggregate {
                     Aggregate::Med => "p50".to_owned(),
@@ -106,7 +109,7 @@ impl Subject {
                 crate::metric::KEPT.contains(&name.as_str()).then(|| metric.flat_of(&name))
             }
             Self::Plain(metric) => Some(metric.flat()),
-            Self::Share(_) => None,
+            Self::Share(_) | Self::Check(_) => None,
         }
     }
 
@@ -122,7 +125,8 @@ impl Subject {
 
 /// Whether a metric that is one number counts requests, so that `where` can narrow it to some of them.
 pub fn counts_requests(metric: &Metric) -> bool {
-    matches!(metric.name, "error_rate" | "slo_share") || metric.name.ends_with("_requests")
+    matches!(metric.name, "error_rate" | "slo_share" | "checks_pass_rate")
+        || metric.name.ends_with("_requests")
 }
 
 impl Rule {

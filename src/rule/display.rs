@@ -42,6 +42,10 @@ impl fmt::Display for Subject {
                 joined(f, conditions)?;
                 f.write_str(")")
             }
+            Self::Check(name) if !name.is_empty() && name.chars().all(super::tokens::is_word) => {
+                write!(f, "check({name})")
+            }
+            Self::Check(name) => write!(f, "check(\"{name}\")"),
             Self::Plain(metric) => f.write_str(metric.name),
         }
     }

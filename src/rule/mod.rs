@@ -28,5 +28,5 @@ mod tokens;
 
 pub use ast::*;
 pub use error::RuleError;
-pub use parse::{condition, parse, subject};
+pub use parse::{condition, parse, parse_with, subject};
 pub use tokens::LIMIT;

@@ -20,7 +20,7 @@ pub(super) fn is_per_request(metric: &Metric) -> bool {
 }
 
 /// The rule's subject that a flat name of the result files stands for: `p99_ttft_ms`, `peak_mem_mb`.
-pub(super) fn flat(name: &str) -> Option<(Option<Aggregate>, &'static Metric)> {
+pub(super) fn flat(name: &str, declared: &[&'static Metric]) -> Option<(Option<Aggregate>, &'static Metric)> {
     let plain = METRICS.iter().find(|metric| metric.kind != Kind::Samples && metric.flat() == name);
     if let Some(metric) = plain {
         return Some((None, metric));
@@ -28,7 +28,7 @@ pub(super) fn flat(name: &str) -> Option<(Option<Aggregate>, &'static Metric)> {
     let (prefix, rest) = name.split_once('_')?;
     // A count has no unit, so the flat names have none of it.
     let aggregate = Aggregate::named(prefix).ok().filter(|aggregate| *aggregate != Aggregate::Count)?;
-    let metric = METRICS.iter().find(|metric| {
+    let metric = METRICS.iter().chain(declared.iter().copied()).find(|metric| {
         metric.kind == Kind::Samples
             && rest
                 .strip_suffix(metric.unit.suffix())
@@ -38,9 +38,10 @@ pub(super) fn flat(name: &str) -> Option<(Option<Aggregate>, &'static Metric)> {
 }
 
 /// Every flat name worth suggesting.
-pub(super) fn flat_names() -> Vec<String> {
+pub(super) fn flat_names(declared: &[&'static Metric]) -> Vec<String> {
     METRICS
         .iter()
+        .chain(declared.iter().copied())
         .flat_map(|metric| match metric.kind {
             Kind::Samples => ["avg", "p50", "p90", "p95", "p99", "max"].map(|a| metric.flat_of(a)).to_vec(),
             Kind::Rate | Kind::Count | Kind::Value => vec![metric.flat()],
@@ -114,7 +115,8 @@ pub(super) fn is_number(text: &str) -> bool {
 
 /// The error for a name that no metric has.
 pub(super) fn unknown(name: &str, at: Bytes, candidates: &[&str]) -> RuleError {
-    let is_main = |name: &&str| Metric::named(name).is_some_and(|metric| metric.name == *name);
+    // Aliases are left out of the list.
+    let is_main = |name: &&str| Metric::named(name).is_none_or(|metric| metric.name == *name);
     let listed = || candidates.iter().copied().filter(is_main).collect::<Vec<_>>().join(", ");
     let help = match nearest(name, candidates.iter().copied()) {
         Some(near) => format!("did you mean `{near}`?"),

@@ -5,7 +5,7 @@
 
 use super::amount::{Amount, foregone};
 use super::error::RuleError;
-use super::names::{flat, flat_names, is_per_request, names, unknown};
+use super::names::{flat, flat_names, is_per_request, unknown};
 use super::tokens::{LIMIT, Parser, Stop};
 use super::{Aggregate, Bytes, Change, Condition, Limit, On, Op, Reference, Rule, Subject, counts_requests};
 use crate::metric::{Kind, Metric, Unit};
@@ -16,7 +16,15 @@ use crate::nearest::nearest;
 /// # Errors
 /// All that can be told about the text, in its order; at least one.
 pub fn parse(text: &str) -> Result<Rule, Vec<RuleError>> {
-    let mut parser = Parser::new(text);
+    parse_with(text, &[])
+}
+
+/// [`parse`] where the scenario declares metrics of its own.
+///
+/// # Errors
+/// As there.
+pub fn parse_with(text: &str, declared: &[&'static Metric]) -> Result<Rule, Vec<RuleError>> {
+    let mut parser = Parser::new(text, declared);
     match parser.rule() {
         Ok(Some(rule)) if parser.errors.is_empty() => Ok(rule),
         _ => {
@@ -26,12 +34,12 @@ pub fn parse(text: &str) -> Result<Rule, Vec<RuleError>> {
     }
 }
 
-/// Parses one limit on a request, as in `slo`: `ttft <= 500ms`.
+/// Parses one limit on a request, as in `slo`: `ttft <= 500ms`. `declared` are the metrics of the scenario.
 ///
 /// # Errors
 /// The first thing that is wrong with it.
-pub fn condition(text: &str) -> Result<Condition, RuleError> {
-    let mut parser = Parser::new(text);
+pub fn condition(text: &str, declared: &[&'static Metric]) -> Result<Condition, RuleError> {
+    let mut parser = Parser::new(text, declared);
     let parsed = parser.condition(Part::Slo).and_then(|condition| parser.end(Part::Slo).map(|()| condition));
     parser.errors.sort_by_key(|error| error.at.start);
     match (parsed, parser.errors.into_iter().next()) {
@@ -44,21 +52,21 @@ pub fn condition(text: &str) -> Result<Condition, RuleError> {
 }
 
 /// The subject that a flat name of the result files stands for, such as `p99_ttft_ms`.
-pub fn subject(name: &str) -> Option<Subject> {
-    flat(name).map(|(aggregate, metric)| match aggregate {
+pub fn subject(name: &str, declared: &[&'static Metric]) -> Option<Subject> {
+    flat(name, declared).map(|(aggregate, metric)| match aggregate {
         Some(aggregate) => Subject::Aggregate(aggregate, metric),
         None => Subject::Plain(metric),
     })
 }
 
 /// The error for a metric that no single request has.
-fn not_per_request(metric: &Metric, name: &str, at: Bytes) -> RuleError {
+fn not_per_request(metric: &Metric, name: &str, at: Bytes, known: &[&str]) -> RuleError {
     if metric.name == "tbt" {
         let message = format!("`{name}` is one value for each token, so no single request has it");
         return RuleError::new(at, message, "write `tpot`, a request's own mean");
     }
     let message = format!("`{name}` is one number for the whole workload, not one for each request");
-    RuleError::new(at, message, format!("a condition looks at {}", names(is_per_request).join(", ")))
+    RuleError::new(at, message, format!("a condition looks at {}", known.join(", ")))
 }
 
 /// Where a condition stands.
@@ -137,12 +145,16 @@ impl Parser<'_> {
                 (self.errors.len() == before).then_some(Subject::Share(conditions))
             }
             "check" => {
-                let help = "rules judge metrics, such as `error_rate <= 1%`";
-                return self.stop(
-                    name_at,
-                    "scenarios have no checks, so `check(...)` has nothing to judge",
-                    help,
-                );
+                self.space();
+                if self.text[self.at..].starts_with(')') {
+                    let at = self.next_at();
+                    return self.stop(
+                        at,
+                        "expected the name of a check",
+                        "a workload's checks stand in `expect`",
+                    );
+                }
+                Some(Subject::Check(self.tag_word()?))
             }
             _ => self.aggregate(name, name_at.clone())?,
         };
@@ -161,14 +173,14 @@ impl Parser<'_> {
             let at = self.next_at();
             return self.stop(at, "expected a metric", format!("write one such as `{name}(ttft)`"));
         };
-        let metric = match Metric::named(inner) {
+        let metric = match self.metric(inner) {
             Some(metric) if metric.kind == Kind::Samples => Ok(metric),
             Some(_) => Err(RuleError::new(
                 inner_at,
                 format!("`{inner}` is one number for the whole workload, not one for each request"),
                 format!("write it bare: `{inner}`"),
             )),
-            None => Err(unknown(inner, inner_at, &names(|metric| metric.kind == Kind::Samples))),
+            None => Err(unknown(inner, inner_at, &self.names(|metric| metric.kind == Kind::Samples))),
         };
         Ok(match (aggregate, metric) {
             (Ok(aggregate), Ok(metric)) => Some(Subject::Aggregate(aggregate, metric)),
@@ -182,10 +194,10 @@ impl Parser<'_> {
 
     /// A name without parentheses.
     fn bare(&mut self, name: &str, at: &Bytes) -> Option<Written> {
-        if let Some(subject) = subject(name) {
+        if let Some(subject) = subject(name, self.declared) {
             return Some(Written { subject, has_unit: true });
         }
-        match Metric::named(name) {
+        match self.metric(name) {
             Some(metric) if metric.kind != Kind::Samples => {
                 return Some(Written { subject: Subject::Plain(metric), has_unit: false });
             }
@@ -206,13 +218,13 @@ impl Parser<'_> {
                 format!("write `{name}(ttft)`"),
             )),
             None => {
-                let flat_names = flat_names();
-                let mut candidates = names(|_| true);
+                let flat_names = flat_names(self.declared);
+                let mut candidates = self.names(|_| true);
                 candidates.extend(flat_names.iter().map(String::as_str));
                 let mut error = unknown(name, at.clone(), &candidates);
                 let near = nearest(name, candidates.iter().copied());
                 if let Some(near) =
-                    near.filter(|near| Metric::named(near).is_some_and(|m| m.kind == Kind::Samples))
+                    near.filter(|near| self.metric(near).is_some_and(|m| m.kind == Kind::Samples))
                 {
                     error.help = format!("did you mean `{near}`, as in `p99({near})`?");
                 }
@@ -254,7 +266,7 @@ impl Parser<'_> {
             );
         }
         let (op, op_at) = self.op()?;
-        let metric = Metric::named(name);
+        let metric = self.metric(name);
         if metric.is_none() && op.is_equality() {
             return self.tag(part, name, name_at, op);
         }
@@ -268,11 +280,11 @@ impl Parser<'_> {
                 Ok(limit.map(|limit| Condition { on: On::Metric(metric, limit), op, at }))
             }
             Some(metric) => {
-                self.errors.push(not_per_request(metric, name, name_at));
+                self.errors.push(not_per_request(metric, name, name_at, &self.names(is_per_request)));
                 Ok(None)
             }
             None => {
-                let mut error = unknown(name, name_at, &names(is_per_request));
+                let mut error = unknown(name, name_at, &self.names(is_per_request));
                 if part == Part::Where {
                     error.help.push_str(" (a tag is compared with == or !=)");
                 }
@@ -289,7 +301,7 @@ impl Parser<'_> {
         if part == Part::Where {
             return Ok(Some(Condition { on: On::Tag(name.to_owned(), word), op, at: start..self.at }));
         }
-        let mut error = unknown(name, name_at, &names(is_per_request));
+        let mut error = unknown(name, name_at, &self.names(is_per_request));
         error.help.push_str(" (a tag stands behind `where`)");
         self.errors.push(error);
         Ok(None)

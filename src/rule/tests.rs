@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use proptest::prelude::*;
 
 use super::*;
-use crate::metric::{Kind, METRICS, Metric};
+use crate::metric::{Better, Kind, METRICS, Metric, Unit};
 
 /// Every error under the text it is about.
 fn errors(text: &str) -> String {
@@ -25,6 +25,24 @@ fn render(text: &str, errors: &[RuleError]) -> String {
         writeln!(out, "{}= help: {}", " ".repeat(before), error.help).unwrap();
     }
     out
+}
+
+#[test]
+fn checks_and_declared_metrics_have_rules() {
+    let lines = Metric::declared(0, "lines", Unit::Count, Better::Higher, "Lines of code.");
+    let rule =
+        |text: &str| parse_with(text, &[lines]).map(|rule| rule.to_string()).map_err(|e| e[0].help.clone());
+    assert_eq!(rule("check(json) >= 99%").unwrap(), "check(json) >= 99%");
+    assert_eq!(rule("check(no-html.v2) == 100%").unwrap(), "check(no-html.v2) == 100%");
+    assert_eq!(
+        rule("checks_pass_rate >= 0.9 where output_tokens > 3").unwrap(),
+        "checks_pass_rate >= 90% where output_tokens > 3"
+    );
+    assert_eq!(rule("p95(lines) >= 3 where lines < 9").unwrap(), "p95(lines) >= 3 where lines < 9");
+    assert_eq!(rule("avg_lines >= 3").unwrap(), "avg(lines) >= 3");
+    assert_eq!(rule("avg(line) >= 3").unwrap_err(), "did you mean `lines`?");
+    assert!(parse("avg(lines) >= 3").is_err(), "another scenario's metric is not known");
+    assert_eq!(condition("lines >= 3", &[lines]).unwrap().to_string(), "lines >= 3");
 }
 
 #[test]
@@ -150,10 +168,10 @@ fn unknown_names() {
     ^^^^^ unknown aggregation `p95th`
     = help: write one of avg, min, max, med, stddev, sum, count, or a percentile such as p99
     ");
-    insta::assert_snapshot!(errors("check(json_ok) >= 99%"), @r"
-    check(json_ok) >= 99%
-    ^^^^^ scenarios have no checks, so `check(...)` has nothing to judge
-    = help: rules judge metrics, such as `error_rate <= 1%`
+    insta::assert_snapshot!(errors("check() >= 99%"), @r"
+    check() >= 99%
+          ^ expected the name of a check
+          = help: a workload's checks stand in `expect`
     ");
     insta::assert_snapshot!(errors("p99(ttft) < 80ms where promt_tokens > 5"), @r"
     p99(ttft) < 80ms where promt_tokens > 5
@@ -512,9 +530,9 @@ fn a_very_long_text_takes_no_time() {
 
 #[test]
 fn limits_of_one_request() {
-    assert_eq!(condition(" ttft <= 500ms ").unwrap().to_string(), "ttft <= 500ms");
-    assert_eq!(condition("output_tokens == 128").unwrap().to_string(), "output_tokens == 128");
-    let refused = |text: &str| render(text, &[condition(text).unwrap_err()]);
+    assert_eq!(condition(" ttft <= 500ms ", &[]).unwrap().to_string(), "ttft <= 500ms");
+    assert_eq!(condition("output_tokens == 128", &[]).unwrap().to_string(), "output_tokens == 128");
+    let refused = |text: &str| render(text, &[condition(text, &[]).unwrap_err()]);
     insta::assert_snapshot!(refused("tbt <= 30ms"), @r"
     tbt <= 30ms
     ^^^ `tbt` is one value for each token, so no single request has it
@@ -626,7 +644,7 @@ fn without_places(mut rule: Rule) -> Rule {
 }
 
 fn check_errors(text: &str) -> Result<(), TestCaseError> {
-    let lists = [parse(text).err().unwrap_or_default(), condition(text).err().into_iter().collect()];
+    let lists = [parse(text).err().unwrap_or_default(), condition(text, &[]).err().into_iter().collect()];
     prop_assert!(parse(text).is_ok() || !lists[0].is_empty());
     for error in lists.iter().flatten() {
         prop_assert!(text.get(error.at.clone()).is_some(), "{:?} of {:?}", error, text);

@@ -2,8 +2,9 @@
 
 use super::amount::Amount;
 use super::error::RuleError;
-use super::names::is_number;
+use super::names::{is_number, names};
 use super::{Bytes, Op};
+use crate::metric::Metric;
 
 /// What a limit is, for those who wrote something else.
 pub const LIMIT: &str = "a limit is a number with a unit, such as 80ms or 5%, or the name of a baseline, workload or backend, such as `main + 5%`";
@@ -21,11 +22,24 @@ pub(super) struct Parser<'t> {
     pub(super) text: &'t str,
     pub(super) at: usize,
     pub(super) errors: Vec<RuleError>,
+    /// The metrics that the scenario declares.
+    pub(super) declared: &'t [&'static Metric],
 }
 
 impl<'t> Parser<'t> {
-    pub(super) fn new(text: &'t str) -> Self {
-        Self { text, at: 0, errors: Vec::new() }
+    pub(super) fn new(text: &'t str, declared: &'t [&'static Metric]) -> Self {
+        Self { text, at: 0, errors: Vec::new(), declared }
+    }
+
+    /// The metric of this name or alias.
+    pub(super) fn metric(&self, name: &str) -> Option<&'static Metric> {
+        Metric::named(name).or_else(|| self.declared.iter().find(|metric| metric.name == name).copied())
+    }
+
+    /// Names and aliases of metrics that satisfy a condition.
+    pub(super) fn names(&self, which: fn(&Metric) -> bool) -> Vec<&'static str> {
+        let own = self.declared.iter().filter(|metric| which(metric)).map(|metric| metric.name);
+        names(which).into_iter().chain(own).collect()
     }
 
     /// What a tag is compared with.

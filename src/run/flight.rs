@@ -3,7 +3,7 @@
 use super::load::Start;
 use super::steps::Steps;
 use crate::backend::Finish;
-use crate::record::{GapRun, Outcome, Record, TokenSource, TokenTimes};
+use crate::record::{GapRun, Outcome, Record, Response, TokenSource, TokenTimes};
 use crate::units::Ns;
 
 /// What is known of a request that is in flight.
@@ -28,6 +28,7 @@ pub(super) struct Ended {
     prompt_tokens: Option<u32>,
     preemptions: u32,
     token_source: TokenSource,
+    pub(super) response: Option<Box<Response>>,
 }
 
 impl Ended {
@@ -40,12 +41,14 @@ impl Ended {
             prompt_tokens: Some(finish.prompt_tokens),
             preemptions: finish.preemptions,
             token_source: finish.token_source,
+            response: finish.response,
         }
     }
 
     /// This side ended it.
     pub(super) fn here(at: Ns, outcome: Outcome, message: Option<Box<str>>) -> Self {
-        Self { at, outcome, message, prompt_tokens: None, preemptions: 0, token_source: TokenSource::Engine }
+        let token_source = TokenSource::Engine;
+        Self { at, outcome, message, prompt_tokens: None, preemptions: 0, token_source, response: None }
     }
 }
 
@@ -171,5 +174,6 @@ pub(super) fn unsent(recipe: &crate::plan::Recipe, due: Ns, at: Ns) -> Record {
         token_source: TokenSource::Engine,
         outcome: Outcome::Interrupted,
         message: None,
+        checked: None,
     }
 }

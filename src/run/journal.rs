@@ -302,6 +302,7 @@ mod tests {
             token_source: TokenSource::Engine,
             outcome: Outcome::HttpStatus(503),
             message: Some("busy".into()),
+            checked: None,
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use rustc_hash::FxHashMap;
 
+use super::checker::{Checker, unmade};
 use super::clock::PreciseTimers;
 use super::flight::{hold_to_length, sent_record, unsent};
 use super::load::{Load, Start};
@@ -41,7 +42,8 @@ pub fn play_live(
     observer: &mut dyn Observer,
     resume: &Resume,
 ) -> Result<Played, RunError> {
-    live.begin(plan, false);
+    let checker = Checker::new(plan);
+    live.begin(plan, checker.looks());
     let render = live.renderer();
     let recipes = Ahead::new(recipes, Arc::clone(&render), resume);
     let load = Load::new(plan, recipes, resume);
@@ -51,6 +53,7 @@ pub fn play_live(
     live.start(t0);
     let player = LivePlayer {
         timeout: plan.timeout,
+        checker,
         load,
         live,
         t0,
@@ -85,7 +88,8 @@ impl<'a, R: Recipes> Ahead<'a, R> {
     fn fill(&mut self) {
         while self.taken.is_empty() || (self.taken.len() < AHEAD && self.tokens < TOKENS_AHEAD) {
             let Some(recipe) = self.inner.next() else { return };
-            if !self.resume.finished.contains(&(recipe.phase, recipe.index)) {
+            let made = recipe.failed.is_none();
+            if made && !self.resume.finished.contains(&(recipe.phase, recipe.index)) {
                 self.render.ahead(&recipe);
             }
             self.tokens += u64::from(recipe.prompt.tokens());
@@ -118,6 +122,7 @@ impl<R: Recipes> Recipes for Ahead<'_, R> {
 
 struct LivePlayer<'a, R> {
     timeout: Ns,
+    checker: Checker<'a>,
     load: Load<'a, R>,
     live: &'a mut dyn Live,
     t0: Instant,
@@ -197,6 +202,11 @@ impl<R: Recipes> LivePlayer<'_, R> {
                 self.hand_over(&record, &[]);
             }
             let Some(start) = start else { return };
+            if let Some(record) = unmade(&start, now) {
+                self.hand_over(&record, &[]);
+                self.load.on_finished(&start, now, record.outcome, now);
+                continue;
+            }
             let id = self.next_id;
             self.next_id += 1;
             self.live.submit(id, &start.recipe, self.now().saturating_add(self.timeout));
@@ -221,6 +231,7 @@ impl<R: Recipes> LivePlayer<'_, R> {
             (record.outcome, record.message) = (outcome, Some(message.into()));
         }
         hold_to_length(&mut record);
+        self.checker.check(&start.recipe, &mut record, answer.response);
         self.keep(&start, &record, answer.closed, &answer.times);
     }
 

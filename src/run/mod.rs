@@ -4,6 +4,7 @@
 //! nothing of metrics, gates and reports: they listen as [`Observer`].
 
 mod chain;
+mod checker;
 mod clock;
 mod flight;
 pub mod journal;

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use rustc_hash::FxHashMap;
 
+use super::checker::{Checker, unmade};
 use super::clock::Timeline;
 use super::flight::{Ended, Flight, unsent};
 use super::load::{Load, Start};
@@ -44,8 +45,13 @@ pub fn play(
     if clock == Clock::Virtual && observer.pools_gaps() {
         backend.fold_steps();
     }
+    let checker = Checker::new(plan);
+    if checker.looks() {
+        backend.keep_responses();
+    }
     let player = Player {
         timeout: plan.timeout,
+        checker,
         load: Load::new(plan, recipes, resume),
         backend,
         clock: Timeline::start(clock),
@@ -159,6 +165,7 @@ const GLIDE: u32 = 10_000;
 
 struct Player<'a, R> {
     timeout: Ns,
+    checker: Checker<'a>,
     load: Load<'a, R>,
     backend: &'a mut dyn Stepped,
     clock: Timeline,
@@ -330,6 +337,11 @@ impl<R: Recipes> Player<'_, R> {
     }
 
     fn submit(&mut self, start: Start, sent: Ns) {
+        if let Some(record) = unmade(&start, self.clock.stamp(sent)) {
+            self.hand_over(&record, &[]);
+            self.load.on_finished(&start, sent, record.outcome, sent);
+            return;
+        }
         let id = self.next_id;
         self.next_id += 1;
         self.backend.submit(id, &start.recipe, sent);
@@ -353,7 +365,10 @@ impl<R: Recipes> Player<'_, R> {
         self.flights.alight(id);
         let flight = self.flights.live.remove(&id)?;
         let sent = flight.sent;
-        let (record, mut gaps, start) = flight.close(ended);
+        let mut ended = ended;
+        let response = ended.response.take();
+        let (mut record, mut gaps, start) = flight.close(ended);
+        self.checker.check(&start.recipe, &mut record, response);
         if record.phase == Phase::Measured {
             self.measured_in_flight -= 1;
         }

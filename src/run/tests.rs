@@ -57,6 +57,8 @@ fn recipe(index: u64, prompt: u32, output: u32) -> Recipe {
         forced: true,
         cancel_after: None,
         seed: key(&[7, index]),
+        body: None,
+        failed: None,
     }
 }
 
@@ -97,6 +99,10 @@ fn plan(load: LoadPlan) -> WorkloadPlan {
         skipped_rows: 0,
         sampling: Sampling::default(),
         cold_cache: true,
+        hooked: None,
+        checks: None,
+        hook_digest: None,
+        survey: std::sync::OnceLock::new(),
     }
 }
 

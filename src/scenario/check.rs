@@ -5,8 +5,11 @@ mod mock;
 use super::diagnostic::{Diagnostic, quote};
 use super::found::Found;
 use super::node::Node;
+use super::references::no_name;
 use super::source::Span;
 use super::types::Workload;
+use crate::check::config::Check;
+use crate::hook::config::Hooks;
 use crate::plan::config::{Load, Output, Prompt, StagesLoad, TooLong, TraceFormat, TracePrompt, Warmup};
 use crate::sample::{Time, Tokens};
 
@@ -138,8 +141,59 @@ impl Part<'_> {
             );
             warmup.above_zero("duration", duration.map(|duration| duration.0 > 0));
         }
+        self.hooks(workload.hooks.as_ref());
+        self.expect(workload);
         self.above_zero("timeout", Some(workload.timeout.0 > 0));
         self.above_zero("total_timeout", workload.total_timeout.map(|timeout| timeout.0 > 0));
+    }
+
+    /// Checks the `hooks` of the scenario or of a workload.
+    pub fn hooks(&mut self, hooks: Option<&Hooks>) {
+        if hooks.is_some() {
+            self.at(&["hooks"]).one_of(
+                "`hooks`",
+                &["file", "inline"],
+                "the functions stand in a file or in place",
+            );
+        }
+    }
+
+    /// Checks what is expected of responses.
+    fn expect(&mut self, workload: &Workload) {
+        let names: Vec<&str> = workload.expect.iter().map(Check::name).collect();
+        for (index, check) in workload.expect.iter().enumerate() {
+            let at = index.to_string();
+            if let Some(first) = names[..index].iter().position(|name| *name == names[index]) {
+                let earlier = self.at(&["expect", &first.to_string()]).span();
+                let diagnostic = Diagnostic::error(
+                    self.at(&["expect", &at]).span(),
+                    format!("two checks are named `{}`", names[index]),
+                )
+                .related(earlier, "the first one")
+                .help("give it a `name` of its own");
+                self.report(diagnostic);
+            }
+            let name_at = self.at(&["expect", &at, "name"]).span();
+            if let Some(diagnostic) = no_name(names[index], name_at) {
+                self.report(diagnostic);
+            }
+            if let Check::JsonSchema(_) = check {
+                let why = "the schema stands in place or in a file";
+                self.at(&["expect", &at]).one_of("`kind: json_schema`", &["schema", "path"], why);
+            }
+            let forced = workload.output.as_ref().is_some_and(|output| output.tokens.is_some());
+            if forced && check.needs_an_end() {
+                let forced_at = self.at(&["output", "tokens"]).key_span();
+                let diagnostic = Diagnostic::error(
+                    self.at(&["expect", &at]).span(),
+                    format!("`kind: {}` with a forced length", check.kind()),
+                )
+                .related(forced_at, "forces the length")
+                .note("a forced answer goes on behind the end of its JSON, or is cut off before it")
+                .help("limit the length instead: `output: { max_tokens: .. }`");
+                self.report(diagnostic);
+            }
+        }
     }
 
     fn prompt(&mut self, workload: &Workload) {
@@ -173,7 +227,7 @@ impl Part<'_> {
                 }
                 return;
             }
-            Prompt::Text(_) | Prompt::File(_) => {}
+            Prompt::Text(_) | Prompt::File(_) | Prompt::Script(_) => {}
         }
         self.output(workload.output.as_ref(), &workload.prompt);
     }

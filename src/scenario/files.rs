@@ -13,10 +13,13 @@ pub fn relocate(tree: &mut Node, sources: &Sources, dir: &Path, options: &Option
     tree.walk(&mut |node| {
         let Some(map) = node.map_mut() else { return };
         let kind = map.get("kind").and_then(|entry| entry.node.text());
-        if matches!(kind, Some("file" | "trace" | "empirical"))
+        if matches!(kind, Some("file" | "trace" | "empirical" | "json_schema"))
             && let Some(entry) = map.get_mut("path")
         {
             rewrite(&mut entry.node, sources, |folder, path| Some(join(folder, path)));
+        }
+        if let Some(file) = map.get_mut("hooks").and_then(|hooks| hooks.node.map_mut()?.get_mut("file")) {
+            rewrite(&mut file.node, sources, |folder, path| Some(join(folder, path)));
         }
     });
     let reports = tree.map_mut().and_then(|map| map.get_mut("reports"));

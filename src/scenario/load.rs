@@ -10,9 +10,9 @@ use super::diagnostic::{Diagnostic, Severity, sort};
 use super::extends::Reader;
 use super::found::Found;
 use super::node::Node;
-use super::source::{Place, Sources, Span};
+use super::source::{Origin, Place, Source, Sources, Span};
 use super::types::Scenario;
-use super::{files, matrix, references, set, validate, variables};
+use super::{files, matrix, references, scripts, set, validate, variables};
 
 /// The coordinates of a matrix point: path suffix to value, in the order of the axes. Empty without a matrix.
 pub type Point = IndexMap<String, Value>;
@@ -118,6 +118,22 @@ impl Loaded {
         Some(rule.get("rule").map_or(rule, |entry| &entry.node).part_of_text(&self.sources, bytes))
     }
 
+    /// The place of a script's line and column (1-based), and the name of the file it stands in, where it is not in the
+    /// scenario itself but in a file of this name (relative to the scenario) with this text.
+    pub fn script_span(&mut self, file: Option<(&str, &str)>, pointer: &str, at: (u32, u32)) -> Option<Span> {
+        let Some((name, text)) = file else {
+            let file = self.span_of(pointer)?.file;
+            return Some(scripts::word_at(&self.sources, file, at.0, at.1));
+        };
+        let name = self.dir.join(name).display().to_string();
+        let known = self.sources.iter().find(|(_, source)| source.name == name).map(|(file, _)| file);
+        let file = known.unwrap_or_else(|| {
+            let (text, folder) = (text.to_owned(), String::new());
+            self.sources.add(Source { name, text, origin: Origin::File, folder })
+        });
+        Some(scripts::word_at(&self.sources, file, at.0, at.1))
+    }
+
     /// Where bytes of the text at a JSON pointer stand (an `slo` limit, say).
     pub fn text_span_of(&self, pointer: &str, bytes: std::ops::Range<usize>) -> Option<Span> {
         Some(self.node(pointer)?.part_of_text(&self.sources, bytes))
@@ -162,6 +178,7 @@ fn run(
     let failed = diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
     match checked {
         Some((tree, mut scenario, families)) if !failed => {
+            scripts::place(&tree, &sources, &mut scenario);
             scenario.name.get_or_insert_with(|| {
                 Path::new(name)
                     .file_stem()

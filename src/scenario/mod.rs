@@ -16,6 +16,7 @@ mod path;
 mod references;
 pub mod render;
 mod schema;
+mod scripts;
 mod server;
 mod set;
 mod source;

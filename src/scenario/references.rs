@@ -7,31 +7,37 @@ use super::diagnostic::{Diagnostic, quote};
 use super::found::Found;
 use super::load::Family;
 use super::node::Node;
-use super::source::Sources;
+use super::source::{Sources, Span};
 use super::types::Workload;
 use crate::backend::config::Backend;
+use crate::hook::config::{CustomMetric, Hooks};
+use crate::metric::Metric;
 use crate::nearest::nearest;
 use crate::rule::{Limit, Rule, RuleError};
 
-/// Names of workloads, backends and baselines, as they are written.
+/// Names of workloads, backends, baselines and metrics, as they are written.
 pub fn names(tree: &Node, found: &mut Found) {
-    for group in ["workloads", "backends", "baselines"] {
+    for group in ["workloads", "backends", "baselines", "metrics"] {
         let Some(map) = tree.get(group).and_then(|entry| entry.node.map()) else { continue };
         for (name, entry) in map {
-            let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_.-".contains(c);
-            if !name.is_empty() && name.chars().all(legal) {
-                continue;
+            if let Some(diagnostic) = no_name(name, entry.key) {
+                found.push(diagnostic);
             }
-            let better: String =
-                name.trim().to_lowercase().chars().map(|c| if legal(c) { c } else { '_' }).collect();
-            let mut diagnostic = Diagnostic::error(entry.key, format!("{} is no name", quote(name)))
-                .note("a name is made of lower-case letters, digits, `_`, `.` and `-`");
-            if better.chars().any(|c| c.is_ascii_alphanumeric()) {
-                diagnostic = diagnostic.help(format!("write `{better}`"));
-            }
-            found.push(diagnostic);
         }
     }
+}
+
+/// What is wrong with a name, if something is.
+pub fn no_name(name: &str, at: impl Into<Option<Span>>) -> Option<Diagnostic> {
+    let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_.-".contains(c);
+    if !name.is_empty() && name.chars().all(legal) {
+        return None;
+    }
+    let better: String = name.trim().to_lowercase().chars().map(|c| if legal(c) { c } else { '_' }).collect();
+    let diagnostic = Diagnostic::error(at, format!("{} is no name", quote(name)))
+        .note("a name is made of lower-case letters, digits, `_`, `.` and `-`");
+    let usable = better.chars().any(|c| c.is_ascii_alphanumeric());
+    Some(if usable { diagnostic.help(format!("write `{better}`")) } else { diagnostic })
 }
 
 /// Checks an expanded tree. Parts that the schema already refused are left out.
@@ -53,10 +59,14 @@ pub fn check(
     workloads.dedup();
     let points = families.keys().map(String::as_str).filter(|name| !workloads.contains(name)).collect();
     let names = Names { workloads, points, backends: keys("backends"), baselines: keys("baselines") };
-    let mut checker = Checker { tree, names, sources, found };
+    let mut checker = Checker { tree, declared: declared(value), names, sources, found };
     checker.chosen_backends(value, backend_chosen);
     checker.rules(value);
     checker.slo(&["slo"], &value["slo"]);
+    checker.at(&[]).hooks(serde_json::from_value::<Hooks>(value["hooks"].clone()).ok().as_ref());
+    for name in keys("metrics") {
+        checker.new_metric(name);
+    }
     for name in keys("backends") {
         checker.matched_workloads(&value["backends"][name], name);
         match serde_json::from_value(value["backends"][name].clone()) {
@@ -73,6 +83,15 @@ pub fn check(
     }
 }
 
+/// The metrics that a scenario declares, as far as they can be read.
+fn declared(value: &Value) -> Vec<&'static Metric> {
+    let metrics = value["metrics"].as_object().into_iter().flatten().zip(0..);
+    let metric = |((name, metric), place): ((&String, &Value), u16)| {
+        Some(serde_json::from_value::<CustomMetric>(metric.clone()).ok()?.metric(place, name))
+    };
+    metrics.filter_map(metric).collect()
+}
+
 struct Names<'a> {
     workloads: Vec<&'a str>,
     points: Vec<&'a str>,
@@ -82,6 +101,8 @@ struct Names<'a> {
 
 struct Checker<'a> {
     tree: &'a Node,
+    /// The metrics that the scenario declares.
+    declared: Vec<&'static Metric>,
     names: Names<'a>,
     sources: &'a Sources,
     found: &'a mut Found,
@@ -94,6 +115,16 @@ impl Checker<'_> {
             (node, key) = below(node, step);
         }
         Part { node, key, found: self.found }
+    }
+
+    /// A metric of the scenario must not be named like one that is there anyway.
+    fn new_metric(&mut self, name: &str) {
+        if Metric::named(name).is_some() {
+            let key = self.at(&["metrics", name]).key;
+            let diagnostic = Diagnostic::error(key, format!("there is a metric `{name}` already"))
+                .help("give it another name");
+            self.found.push(diagnostic);
+        }
     }
 
     fn chosen_backends(&mut self, value: &Value, elsewhere: bool) {
@@ -155,7 +186,7 @@ impl Checker<'_> {
     /// What is wrong with a rule whatever the plan is, told together with everything else.
     fn rule_text(&mut self, path: &[&str], text: &str) {
         let Some(node) = self.tree.at(path.iter().copied()).filter(|_| !text.is_empty()) else { return };
-        let errors = match crate::rule::parse(text) {
+        let errors = match crate::rule::parse_with(text, &self.declared) {
             Ok(rule) => self.reference(&rule).into_iter().collect(),
             Err(errors) => errors,
         };
@@ -201,7 +232,7 @@ impl Checker<'_> {
             let (index, text) = (index.to_string(), limit.as_str().unwrap_or_default());
             let at: Vec<&str> = path.iter().copied().chain([index.as_str()]).collect();
             let Some(node) = self.tree.at(at).filter(|_| !text.is_empty()) else { continue };
-            if let Err(error) = crate::rule::condition(text) {
+            if let Err(error) = crate::rule::condition(text, &self.declared) {
                 let span = node.part_of_text(self.sources, error.at);
                 self.found.push(Diagnostic::error(span, error.message).help(error.help));
             }

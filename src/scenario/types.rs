@@ -6,7 +6,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::backend::config::Backend;
+use crate::check::config::Check;
 use crate::gate::config::{Baseline, Gates, ValidityRules};
+use crate::hook::config::{CustomMetric, Hooks};
+use crate::metric::Metric;
 use crate::plan::config::{Cache, Cancel, Load, Output, Prompt, Tags, Warmup};
 use crate::report::config::ReportFile;
 use crate::units::Duration;
@@ -46,6 +49,13 @@ pub struct Scenario {
     /// The workloads by name; they run one after another in this order.
     #[schemars(extend("propertyNames" = {"pattern": "^[a-z0-9_.-]+$"}, "minProperties" = 1))]
     pub workloads: IndexMap<String, Workload>,
+    /// Functions that make prompts, change requests and judge responses. A workload's own hooks replace them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hooks: Option<Hooks>,
+    /// The metrics that hooks record, by name: `record("lines", 3)` in `check(req, res)` adds to the metric `lines`, which
+    /// rules and reports then know.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub metrics: IndexMap<String, CustomMetric>,
     /// The limits one request must keep to count for goodput, such as `ttft <= 500ms`. A workload's own list replaces it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub slo: Vec<String>,
@@ -62,6 +72,14 @@ pub struct Scenario {
     /// Reports beside the standard ones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reports: Vec<ReportFile>,
+}
+
+impl Scenario {
+    /// The metrics that it declares, in order.
+    pub fn custom_metrics(&self) -> Vec<&'static Metric> {
+        let places = self.metrics.iter().zip(0..);
+        places.map(|((name, metric), place)| metric.metric(place, name)).collect()
+    }
 }
 
 /// One backend's name or a list of names.
@@ -118,6 +136,13 @@ pub struct Workload {
     #[serde(default = "once")]
     #[schemars(range(min = 1, max = 1000))]
     pub repeats: u32,
+    /// What is expected of each response. A check that no rule names must pass every time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub expect: Vec<Check>,
+    /// Functions that make prompts, change requests and judge responses; they replace the scenario's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hooks: Option<Hooks>,
     /// Requests that the client gives up on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancel: Option<Cancel>,

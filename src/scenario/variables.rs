@@ -12,9 +12,10 @@ use super::source::{Sources, Span};
 /// A text that is wholly one variable is read again as a truth value or number where it looks like one. A default is
 /// taken when the variable is unset or empty, as in a shell.
 pub fn replace(tree: &mut Node, env: &dyn Fn(&str) -> Option<String>, sources: &Sources, found: &mut Found) {
+    let scripts = scripts(tree);
     tree.walk(&mut |node| {
         let Tree::Text(text) = &node.tree else { return };
-        if !text.contains("${") {
+        if !text.contains("${") || scripts.contains(&node.span) {
             return;
         }
         match expand(text, env) {
@@ -26,6 +27,16 @@ pub fn replace(tree: &mut Node, env: &dyn Fn(&str) -> Option<String>, sources: &
             }
         }
     });
+}
+
+/// Where scripts stand: `${` means something of its own there.
+fn scripts(tree: &Node) -> Vec<Span> {
+    let top = ["hooks", "defaults"].into_iter().filter_map(|key| tree.get(key)).map(|entry| &entry.node);
+    let workloads = tree.get("workloads").and_then(|entry| entry.node.map());
+    let workloads = workloads.into_iter().flat_map(|map| map.values().map(|entry| &entry.node));
+    let owners = top.chain(workloads);
+    let hooks = owners.map(|node| node.get("hooks").map_or(node, |entry| &entry.node));
+    hooks.filter_map(|node| node.get("inline")).map(|entry| entry.node.span).collect()
 }
 
 /// A value as it would be without quotes; numbers are JSON's, so `017` and `1_000` stay texts.

@@ -4,6 +4,7 @@ mod commands;
 mod common;
 mod comparing;
 mod contract;
+mod hooks;
 mod interruption;
 #[path = "../real/mod.rs"]
 mod real;

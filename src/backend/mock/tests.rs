@@ -83,6 +83,8 @@ pub(super) fn recipe(index: u64, prompt: u32, output: u32) -> Recipe {
         forced: true,
         cancel_after: None,
         seed: key(&[11, index]),
+        body: None,
+        failed: None,
     }
 }
 

@@ -69,8 +69,8 @@ impl Form {
             fields.insert("cache_salt".into(), salt.clone().into());
         }
         fields.insert("stream".into(), self.sampling.stream.into());
-        let layers = [&self.sampling.extra, &self.extra];
-        for (key, value) in layers.into_iter().flatten() {
+        let layers = [Some(&self.sampling.extra), Some(&self.extra), recipe.body.as_deref()];
+        for (key, value) in layers.into_iter().flatten().flatten() {
             fields.insert(key.clone(), value.clone());
         }
         let streams = fields.get("stream").and_then(Value::as_bool).unwrap_or(false);

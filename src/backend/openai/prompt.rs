@@ -104,6 +104,8 @@ mod tests {
             forced: true,
             cancel_after: None,
             seed,
+            body: None,
+            failed: None,
         }
     }
 

@@ -359,7 +359,7 @@ impl Found {
                     ),
                     None => "; nothing came".into(),
                 };
-                (Outcome::TimedOut, Some(message + &silence))
+                (Outcome::TimedOut, Some(message + silence.as_str()))
             }
             End::GivenUp => (Outcome::Interrupted, None),
         }

@@ -127,7 +127,7 @@ fn wait(
             } else {
                 format!(" (after waiting {:.0} s)", begun.elapsed().as_secs_f64())
             };
-            return Err(problem + &waited);
+            return Err(problem + waited.as_str());
         }
         (setup.say)(&format!("waiting for {url}"));
         std::thread::sleep(PAUSE.min(patience.saturating_sub(begun.elapsed())));

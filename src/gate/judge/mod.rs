@@ -186,6 +186,9 @@ fn find(case: &Case<'_>, limit: f64, evidence: &dyn Evidence) -> Result<Found, S
             let events = evidence.events(&Event::Met(conditions), &filter)?;
             share(case, limit, deterministic, &events)
         }
+        Subject::Check(name) => {
+            share(case, limit, deterministic, &evidence.events(&Event::Passed(name), &filter)?)
+        }
         Subject::Plain(metric) => {
             if let Some(event) = event_of(metric) {
                 return share(case, limit, deterministic, &evidence.events(&event, &filter)?);
@@ -279,6 +282,7 @@ fn point(rule: &Rule, evidence: &dyn Evidence) -> Result<f64, String> {
             aggregated(*aggregate, evidence.samples(metric, &filter)?.runs())
         }
         Subject::Share(conditions) => happened(&Event::Met(conditions)),
+        Subject::Check(name) => happened(&Event::Passed(name)),
         Subject::Plain(metric) => match event_of(metric) {
             Some(event) => happened(&event),
             None => evidence.number(metric, &filter),
@@ -296,6 +300,7 @@ pub fn interval(
     let Subject::Aggregate(aggregate, metric) = subject else {
         let event = match subject {
             Subject::Share(conditions) => Event::Met(conditions),
+            Subject::Check(name) => Event::Passed(name),
             Subject::Plain(metric) => event_of(metric)?,
             Subject::Aggregate(..) => return None,
         };
@@ -400,6 +405,7 @@ fn event_of(metric: &Metric) -> Option<Event<'static>> {
     match metric.name {
         "error_rate" => Some(Event::Failed),
         "slo_share" => Some(Event::MetSlo),
+        "checks_pass_rate" => Some(Event::PassedAll),
         _ => None,
     }
 }
@@ -409,7 +415,7 @@ pub(super) fn allowed(rule: &Rule) -> Option<f64> {
     match &rule.subject {
         Subject::Aggregate(aggregate, _) => aggregate.quantile().map(|q| allowed_by_quantile(rule.op, q)),
         Subject::Plain(metric) if event_of(metric).is_none() => None,
-        Subject::Share(_) | Subject::Plain(_) => allowed_by_share(rule),
+        Subject::Share(_) | Subject::Check(_) | Subject::Plain(_) => allowed_by_share(rule),
     }
 }
 

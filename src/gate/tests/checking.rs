@@ -39,6 +39,7 @@ fn planned() -> Planned {
         tags: [("tier".to_owned(), tier.to_owned())].into_iter().collect(),
         requests,
         gaps: requests.map(|n: u64| n * 7),
+        checks: Vec::new(),
     };
     let backend = |name: &str, deterministic| PlannedBackend { name: name.to_owned(), deterministic };
     Planned {
@@ -258,4 +259,65 @@ fn a_common_slo_is_for_those_without_their_own() {
     let more = json!({ "slo": ["tpot <= 20ms", "ttft <= 2s"] });
     let found = check(&scenario(&json!([]), &more), &planned()).unwrap();
     assert_eq!((found.slos["chat@concurrency=1"].len(), found.slos["batch"].len()), (1, 2));
+}
+
+#[test]
+fn a_check_that_no_rule_is_about_must_pass_each_time() {
+    let mut planned = planned();
+    planned.workloads[0].checks = vec!["json".into(), "polite".into()];
+    planned.workloads[2].checks = vec!["json".into()];
+    let said = |rules: Value| -> Vec<String> {
+        let checked = check(&scenario(&rules, &json!({})), &planned).unwrap();
+        let unsaid =
+            checked.rules.iter().filter(|rule| rule.index.is_none() && rule.text.starts_with("check("));
+        unsaid
+            .map(|rule| {
+                format!("{} for {} on {}", rule.text, rule.scope.names().join(" "), rule.backends.join(" "))
+            })
+            .collect()
+    };
+    let (chat, both) = ("chat@concurrency=1", "chat@concurrency=1 batch");
+    assert_eq!(
+        said(json!([])),
+        [
+            format!("check(json) == 100% for {both} on mock vllm"),
+            format!("check(polite) == 100% for {chat} on mock vllm"),
+        ]
+    );
+    assert_eq!(
+        said(json!(["check(json) >= 90%"])),
+        [format!("check(polite) == 100% for {chat} on mock vllm")]
+    );
+    let one = json!([{ "rule": "checks_pass_rate >= 90%", "backends": ["mock"], "workloads": ["chat"] }]);
+    assert_eq!(
+        said(one),
+        [
+            format!("check(json) == 100% for {chat} on vllm"),
+            format!("check(polite) == 100% for {chat} on vllm"),
+            "check(json) == 100% for batch on mock vllm".to_owned(),
+        ]
+    );
+}
+
+#[test]
+fn a_rule_about_a_check_is_for_the_workloads_that_have_it() {
+    let mut planned = planned();
+    planned.workloads[0].checks = vec!["json".into()];
+    let rules = json!(["check(json) >= 90%", "checks_pass_rate >= 90%"]);
+    let checked = check(&scenario(&rules, &json!({})), &planned).unwrap();
+    assert_eq!(checked.rules[0].scope.names().join(" "), "chat@concurrency=1");
+    assert_eq!(checked.rules[1].scope.names().join(" "), "chat@concurrency=1");
+    let wrong = |rule: &str, workloads: Value| {
+        let rule = json!({ "rule": rule, "workloads": workloads });
+        let findings = check(&scenario(&json!([rule]), &json!({})), &planned).unwrap_err();
+        format!("{}; {}", findings[0].message, findings[0].help)
+    };
+    assert_eq!(
+        wrong("check(jsn) >= 90%", json!(["chat"])),
+        "no workload of the rule has a check `jsn`; did you mean `json`?"
+    );
+    assert_eq!(
+        wrong("checks_pass_rate >= 90%", json!(["batch"])),
+        "no workload of the rule has checks; write them in the workload's `expect`"
+    );
 }

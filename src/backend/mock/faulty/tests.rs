@@ -54,6 +54,8 @@ fn recipe(index: u64, prompt: u32, output: u32) -> Recipe {
         forced: true,
         cancel_after: None,
         seed: key(&[3, index]),
+        body: None,
+        failed: None,
     }
 }
 

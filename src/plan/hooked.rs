@@ -1,0 +1,163 @@
+//! Where a scenario's hooks take part in a plan: prompts that they make, requests that they change.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::source::Problem;
+use super::{Point, PromptRecipe, Recipe};
+use crate::hook::config::Hooks;
+use crate::hook::{Context, HookError, Request, Script, Site, Text};
+use crate::record::Phase;
+use crate::scenario::{Scenario, Workload};
+use crate::tokenizer::Tokenizer;
+use crate::units::TokenCount;
+
+/// The hooks of one workload.
+#[derive(Clone)]
+pub struct Hooked {
+    script: Arc<Script>,
+    site: Arc<Site>,
+    tokenizer: Arc<dyn Tokenizer>,
+    /// Whether `request(req)` is there.
+    changes_requests: bool,
+}
+
+impl std::fmt::Debug for Hooked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hooked").field("script", &self.script).finish_non_exhaustive()
+    }
+}
+
+/// The scripts of a scenario, each compiled once.
+pub(super) struct Scripts<'a> {
+    scenario: &'a Scenario,
+    dir: &'a Path,
+    tokenizer: Arc<dyn Tokenizer>,
+    metrics: Arc<[String]>,
+    /// Scripts that can not be used are told where they are met first.
+    compiled: Vec<(&'a Hooks, Option<Arc<Script>>)>,
+}
+
+impl<'a> Scripts<'a> {
+    pub(super) fn new(scenario: &'a Scenario, dir: &'a Path, tokenizer: &dyn Tokenizer) -> Self {
+        let metrics = scenario.metrics.keys().cloned().collect();
+        Self { scenario, dir, tokenizer: tokenizer.shared(), metrics, compiled: Vec::new() }
+    }
+
+    /// The hooks of one workload.
+    pub(super) fn of(
+        &mut self,
+        workload: &'a Workload,
+        name: &str,
+        point: &Point,
+    ) -> Result<Option<Arc<Hooked>>, Vec<Problem>> {
+        let Some(hooks) = workload.hooks.as_ref().or(self.scenario.hooks.as_ref()) else { return Ok(None) };
+        let known = self.compiled.iter().find(|(known, _)| *known == hooks).map(|(_, script)| script.clone());
+        let script = match known {
+            Some(script) => script.ok_or_else(Vec::new)?,
+            None => self.compile(hooks)?,
+        };
+        let site = Site::new(name, point.iter(), workload.tags.iter());
+        Ok(Some(Arc::new(Hooked::new(script, site, Arc::clone(&self.tokenizer)))))
+    }
+
+    fn compile(&mut self, hooks: &'a Hooks) -> Result<Arc<Script>, Vec<Problem>> {
+        let compiled =
+            Script::compile(hooks, self.dir, Arc::clone(&self.metrics), Arc::clone(&self.tokenizer));
+        let key = if hooks.file.is_some() { "hooks.file" } else { "hooks.inline" };
+        let script = compiled.map(Arc::new);
+        self.compiled.push((hooks, script.as_ref().ok().cloned()));
+        script.map_err(|faults| faults.into_iter().map(|fault| Problem::script(key, fault)).collect())
+    }
+}
+
+impl Hooked {
+    pub(super) fn new(script: Arc<Script>, site: Site, tokenizer: Arc<dyn Tokenizer>) -> Self {
+        let changes_requests = script.has("request");
+        Self { script, site: Arc::new(site), tokenizer, changes_requests }
+    }
+
+    /// Hash over the texts of the script and of all that it imports. Hex.
+    pub(super) fn digest(&self) -> String {
+        let mut hasher = blake3::Hasher::new_derive_key("sagebench hooks");
+        for text in self.script.texts() {
+            hasher.update(&(text.text.len() as u64).to_le_bytes());
+            hasher.update(text.text.as_bytes());
+        }
+        hasher.finalize().to_hex()[..32].to_owned()
+    }
+
+    /// The compiled script.
+    pub fn script(&self) -> &Arc<Script> {
+        &self.script
+    }
+
+    /// The prompt of a request by `function(ctx)`, and its output tokens where the hook says them.
+    pub(super) fn prompt(
+        &self,
+        function: &str,
+        index: u64,
+        phase: Phase,
+        seed: u64,
+    ) -> Result<(PromptRecipe, Option<u32>), Arc<str>> {
+        let context = Context { site: Arc::clone(&self.site), index, phase, seed };
+        let made = self.script.prompt(function, &context).map_err(|error| message(&error))?;
+        Ok((self.given(&made.text)?, made.output_tokens))
+    }
+
+    fn given(&self, text: &str) -> Result<PromptRecipe, Arc<str>> {
+        let prompt = PromptRecipe::text(Arc::from(text), &*self.tokenizer);
+        match prompt.tokens() {
+            1..=TokenCount::MAX => Ok(prompt),
+            0 => Err("a hook made a prompt without a token".into()),
+            tokens => {
+                Err(format!("a hook made a prompt of {tokens} tokens, more than {}", TokenCount::MAX).into())
+            }
+        }
+    }
+
+    /// A request as its hook wants it. Where the hook fails the recipe says so, and is not sent.
+    pub(super) fn changed(&self, recipe: Recipe) -> Recipe {
+        if !self.changes_requests || recipe.failed.is_some() {
+            return recipe;
+        }
+        match self.change(&recipe) {
+            Ok(changed) => changed,
+            Err(failed) => Recipe { failed: Some(failed), ..recipe },
+        }
+    }
+
+    fn change(&self, recipe: &Recipe) -> Result<Recipe, Arc<str>> {
+        let mut wanted = self.script.request(self.request(recipe)).map_err(|error| message(&error))?;
+        let mut changed = recipe.clone();
+        if let Some(prompt) = wanted.new_prompt.take() {
+            changed.prompt = self.given(&prompt)?;
+        }
+        changed.output_tokens = wanted.output_tokens as u32;
+        changed.body = wanted.body_as_json().map(Arc::new);
+        Ok(changed)
+    }
+
+    /// What hooks see of a request.
+    pub fn request(&self, recipe: &Recipe) -> Request {
+        let (own, tokenizer) = (recipe.clone(), Arc::clone(&self.tokenizer));
+        Request {
+            context: Context {
+                site: Arc::clone(&self.site),
+                index: recipe.index,
+                phase: recipe.phase,
+                seed: recipe.seed,
+            },
+            text: Text::new(move || super::text(&own, &*tokenizer)),
+            prompt_tokens: recipe.prompt.tokens(),
+            output_tokens: i64::from(recipe.output_tokens),
+            forced: recipe.forced,
+            new_prompt: None,
+            body: recipe.body.as_ref().map(|body| crate::hook::map_of(body)).unwrap_or_default(),
+        }
+    }
+}
+
+fn message(error: &HookError) -> Arc<str> {
+    error.to_string().into()
+}

@@ -26,7 +26,11 @@ shipped!(
     "sweep.yaml",
     "faults.yaml",
     "kv-pressure.yaml",
-    "speculation.yaml"
+    "speculation.yaml",
+    "hook-prompt.yaml",
+    "structured-output.yaml",
+    "quality-gate.yaml",
+    "custom-metric.yaml"
 );
 
 impl Shipped {

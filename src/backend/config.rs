@@ -1,5 +1,6 @@
 //! What a scenario says about a backend. Doc comments here are the user manual.
 
+mod candle;
 mod fault;
 mod openai;
 mod url;
@@ -7,6 +8,7 @@ mod url;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::candle::{CandleBackend, CandleKv, Drafting, Dtype, PromptLookup};
 pub use self::fault::{
     CloseBy, CrashFault, CutFault, DisconnectFault, DuplicateFault, EngineStallFault, Fault, FaultAction,
     IndexList, RejectFault, RequestMatch, ShrinkFault, SlowTtftFault, StallFault, StartupFault, StatusFault,
@@ -21,6 +23,7 @@ crate::union! {
     /// What answers the requests.
     pub enum Backend {
         "mock" => Mock(MockBackend),
+        "candle" => Candle(CandleBackend),
         "openai" => OpenAi(OpenAiBackend),
         "vllm" => Vllm(OpenAiBackend),
         "sglang" => Sglang(OpenAiBackend),
@@ -33,7 +36,7 @@ impl Backend {
     /// The settings of a server behind HTTP and its flavor; `None` for what runs in this process.
     pub fn server(&self) -> Option<(&OpenAiBackend, Flavor)> {
         match self {
-            Self::Mock(_) => None,
+            Self::Mock(_) | Self::Candle(_) => None,
             Self::OpenAi(server) => Some((server, server.flavor)),
             Self::Vllm(server) => Some((server, Flavor::Vllm)),
             Self::Sglang(server) => Some((server, Flavor::Sglang)),
@@ -45,7 +48,7 @@ impl Backend {
     /// The settings of a server behind HTTP, to change them.
     pub fn server_mut(&mut self) -> Option<&mut OpenAiBackend> {
         match self {
-            Self::Mock(_) => None,
+            Self::Mock(_) | Self::Candle(_) => None,
             Self::OpenAi(server)
             | Self::Vllm(server)
             | Self::Sglang(server)

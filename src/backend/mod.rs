@@ -5,7 +5,6 @@
 //!
 //! Servers implement [`Live`]: time passes by itself, and what they answered is heard of.
 
-#[cfg(feature = "candle")]
 pub mod candle;
 pub mod config;
 pub mod mock;
@@ -13,7 +12,7 @@ pub mod openai;
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::plan::{Recipe, WorkloadPlan};
 use crate::record::{Outcome, Response, TokenSource, TokenTimes};
@@ -43,6 +42,14 @@ pub trait Stepped: Send {
     /// Allows the engine to tell whole steps ([`Sink::step`]) in place of each request's token. For a caller that does not
     /// look at tokens one by one. An engine without steps goes on as before.
     fn fold_steps(&mut self) {}
+
+    /// Waits on the real clock until something happens, at most so long. Whoever drives an engine in real time calls it when
+    /// everything that is due was sent, and sleeps by itself where the answer is false. An engine that computes elsewhere,
+    /// and so does not know ahead when something happens, waits here; while it computes, [`Self::next_event`] says nothing.
+    fn wait(&mut self, most: Duration) -> bool {
+        let _ = most;
+        false
+    }
 
     /// Called once when measuring starts at `now`: counters, peaks and averages of [`Self::stats`] count from here.
     fn start_measuring(&mut self, now: Ns);

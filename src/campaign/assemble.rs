@@ -6,6 +6,7 @@ use super::cell::Cell;
 use super::conduct::{Campaign, Settings};
 use super::judging;
 use super::prepare::{Chosen, Prepared};
+use crate::backend::candle::Local;
 use crate::backend::config::{Backend, Clock};
 use crate::gate::{Facts, exit, outcome};
 use crate::measure::{
@@ -162,6 +163,7 @@ fn backend_report(campaign: &Campaign<'_>, at: usize, chosen: &Chosen) -> Backen
         kind: chosen.config.kind().to_owned(),
         model: model(campaign, at).to_owned(),
         server: campaign.identities.get(at).cloned().flatten(),
+        details: campaign.models.get(at).and_then(Option::as_ref).map(Local::details).unwrap_or_default(),
     }
 }
 

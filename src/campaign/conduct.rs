@@ -11,6 +11,8 @@ use super::folder::{Earlier, Folder, FolderError};
 use super::prepare::{Chosen, Prepared};
 use super::servers::Servers;
 use super::{assemble, output};
+use crate::backend::Stepped;
+use crate::backend::candle::Local;
 use crate::backend::config::{Backend, Clock};
 use crate::backend::mock;
 use crate::backend::openai::Identity;
@@ -100,6 +102,8 @@ pub struct Conducted {
 pub struct Campaign<'a> {
     /// What was to be played.
     pub prepared: &'a Prepared,
+    /// The models that are computed here, by backend.
+    pub models: Vec<Option<Local>>,
     /// The cells in the order they were played.
     pub cells: Vec<Cell>,
     /// The stretches of the run, earlier ones first.
@@ -131,6 +135,7 @@ pub fn conduct(
 ) -> Result<Conducted, CampaignError> {
     let mut campaign = Campaign {
         prepared,
+        models: open_models(prepared)?,
         cells: Vec::new(),
         segments: Vec::new(),
         signal: None,
@@ -159,6 +164,21 @@ pub fn conduct(
         problem = problem.or(Some(error));
     }
     Ok(Conducted { report, problem })
+}
+
+/// Reads the weights of the models that are computed here, before anything else is touched.
+fn open_models(prepared: &Prepared) -> Result<Vec<Option<Local>>, CampaignError> {
+    let open = |chosen: &Chosen| {
+        let (Backend::Candle(config), Some(source)) = (&chosen.config, &chosen.source) else {
+            return Ok(None);
+        };
+        info!("opening the model of `{}`: {}", chosen.name, source.checkpoint.path.display());
+        Local::open(config, source).map(Some).map_err(|error| CampaignError::Backend {
+            backend: chosen.name.clone(),
+            message: error.to_string(),
+        })
+    };
+    prepared.backends.iter().map(open).collect()
 }
 
 fn start_of_segment(prepared: &Prepared, campaign: &Campaign<'_>) -> f64 {
@@ -368,17 +388,15 @@ impl<'p> Player<'_, 'p> {
         let watch = self.watch();
         let played;
         let mut recorder;
-        if let Backend::Mock(config) = &self.chosen.config {
-            let (seed, dir) = (prepared.plan.seed, prepared.dir());
-            let mut engine = mock::open(config, &plan.family, seed, &dir).map_err(|error| {
-                CampaignError::Backend { backend: self.chosen.name.clone(), message: error.to_string() }
-            })?;
+        if let Some(engine) = self.engine() {
+            let mut engine = engine
+                .map_err(|message| CampaignError::Backend { backend: self.chosen.name.clone(), message })?;
             let (journal, progress) = (&mut *self.journal, &mut *self.progress);
             recorder = Recorder { samples, journal, failed: None, progress, count: 0, watch };
             played = play(plan, recipes, engine.as_mut(), clock, stop, &mut recorder, resume)?;
         } else {
             let opened = self.servers.open(backend, prepared, self.settings, self.progress)?;
-            let server = opened.expect("what is no mock is a server");
+            let server = opened.expect("what is no engine is a server");
             let (journal, progress) = (&mut *self.journal, &mut *self.progress);
             recorder = Recorder { samples, journal, failed: None, progress, count: 0, watch };
             played = play_live(plan, recipes, server, stop, &mut recorder, resume)?;
@@ -398,6 +416,19 @@ impl<'p> Player<'_, 'p> {
             deterministic: self.chosen.clock() == Clock::Virtual,
         };
         Watch::new(&gates.rules, &self.plan.name, &self.chosen.name, watched)
+    }
+
+    /// A fresh engine for the cell; `None` for a server.
+    fn engine(&self) -> Option<Result<Box<dyn Stepped>, String>> {
+        let prepared = self.campaign.prepared;
+        if let Backend::Mock(config) = &self.chosen.config {
+            let (seed, dir) = (prepared.plan.seed, prepared.dir());
+            let engine = mock::open(config, &self.plan.family, seed, &dir);
+            return Some(engine.map_err(|error| error.to_string()));
+        }
+        let model = self.campaign.models.get(self.key.backend as usize)?.as_ref()?;
+        let engine = model.engine(self.plan.sampling.clone());
+        Some(engine.map(|engine| Box::new(engine) as Box<dyn Stepped>).map_err(|error| error.to_string()))
     }
 
     fn start(&self, clock: Clock) -> CellStart<'p> {

@@ -1,12 +1,14 @@
 //! From a scenario's name to everything a run needs: read, changed by the command line, planned, its rules checked.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use indexmap::IndexMap;
 
 use super::baselines::{self, Problem};
 use super::folder::is_inside;
 use super::shipped::{SHIPPED, Shipped};
+use crate::backend::candle::Source;
 use crate::backend::config::{Backend, Clock};
 use crate::backend::mock;
 use crate::gate::{Checked, Finding, Planned, PlannedBackend, PlannedWorkload, Site, check};
@@ -15,7 +17,7 @@ use crate::plan::config::{Load, Requests};
 use crate::plan::{Plan, PlanError, plan, table};
 use crate::report::{Baseline, STANDARD, Template, find};
 use crate::scenario::{Diagnostic, Failed, Format, Loaded, Options, Scenario, load, load_text, read_file};
-use crate::tokenizer;
+use crate::tokenizer::{Mock, Tokenizer};
 
 /// What the command line changes in a scenario.
 #[derive(Debug, Clone, Default)]
@@ -37,12 +39,14 @@ pub struct Changes {
 }
 
 /// A backend that will run.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Chosen {
     /// Its name in the scenario.
     pub name: String,
     /// Its settings.
     pub config: Backend,
+    /// The model's files, for one that computes here.
+    pub source: Option<Arc<Source>>,
 }
 
 impl Chosen {
@@ -58,6 +62,7 @@ impl Chosen {
     pub fn model(&self) -> &str {
         match &self.config {
             Backend::Mock(mock) => &mock.model,
+            Backend::Candle(local) => &local.model,
             other => other.server().and_then(|(server, _)| server.model.as_deref()).unwrap_or("unknown"),
         }
     }
@@ -75,6 +80,8 @@ pub struct Prepared {
     pub scenario: Scenario,
     /// The backends that will run, in order.
     pub backends: Vec<Chosen>,
+    /// What prompts are made of and counted by.
+    pub tokenizer: Arc<dyn Tokenizer>,
     /// What will be played.
     pub plan: Plan,
     /// The parsed rules and SLOs.
@@ -162,8 +169,20 @@ pub fn prepare(path: &Path, changes: &Changes) -> Result<Prepared, Rejected> {
 /// What follows once a scenario is read: everything that can be told before a run is told here.
 pub fn complete(mut loaded: Loaded, changes: &Changes) -> Result<Prepared, Rejected> {
     let name = loaded.scenario.name.clone().unwrap_or_else(|| "scenario".to_owned());
-    let backends = choose(&loaded.scenario, changes)?;
-    let unusable: Vec<Diagnostic> = backends.iter().filter_map(|chosen| unusable(&loaded, chosen)).collect();
+    let mut backends = choose(&loaded.scenario, changes)?;
+    let dir = loaded.dir.clone();
+    let find = |chosen: &mut Chosen| find_source(chosen, &dir).err();
+    let unusable: Vec<Diagnostic> = backends
+        .iter_mut()
+        .filter_map(|chosen| {
+            let (path, message) = unusable(&loaded, chosen).or_else(|| find(chosen))?;
+            let pointer = format!("/backends/{}{path}", escape(&chosen.name));
+            // A model that the command line names stands nowhere in the file.
+            let is_elsewhere = path == "/model" && changes.model.is_some();
+            let span = if is_elsewhere { None } else { loaded.span_of(&pointer) };
+            Some(Diagnostic::error(span, message))
+        })
+        .collect();
     if !unusable.is_empty() {
         return Err(Rejected::at(&loaded, unusable));
     }
@@ -175,11 +194,20 @@ pub fn complete(mut loaded: Loaded, changes: &Changes) -> Result<Prepared, Rejec
         .families
         .iter()
         .map(|(full, family)| (full.clone(), (family.name.clone(), family.point.clone())));
-    let planned_or_not = plan(&loaded.scenario, &families.collect(), &loaded.dir, &tokenizer::Mock);
+    let tokenizer = tokenizer_of(&backends);
+    let planned_or_not = plan(&loaded.scenario, &families.collect(), &loaded.dir, &*tokenizer);
     let plan = planned_or_not.map_err(|errors| {
         let diagnostics = errors.iter().map(|error| located(&mut loaded, error)).collect();
         Rejected::at(&loaded, diagnostics)
     })?;
+    let long = too_long(&plan, &backends).into_iter().map(|(workload, message)| {
+        let pointer = format!("/workloads/{}/prompt", escape(&workload));
+        Diagnostic::error(loaded.span_of(&pointer), message)
+    });
+    let long: Vec<Diagnostic> = long.collect();
+    if !long.is_empty() {
+        return Err(Rejected::at(&loaded, long));
+    }
     let mut gates = check(&loaded.scenario, &planned(&plan, &backends))
         .map_err(|findings| Rejected::at(&loaded, findings.iter().map(|f| found(&loaded, f)).collect()))?;
     if changes.smoke {
@@ -199,6 +227,7 @@ pub fn complete(mut loaded: Loaded, changes: &Changes) -> Result<Prepared, Rejec
         name,
         scenario: loaded.scenario.clone(),
         backends,
+        tokenizer,
         plan,
         gates,
         baselines,
@@ -211,17 +240,27 @@ pub fn complete(mut loaded: Loaded, changes: &Changes) -> Result<Prepared, Rejec
 pub fn prepare_plan(path: &Path, changes: &Changes) -> Result<Prepared, Rejected> {
     let message = |error: &dyn std::fmt::Display| Rejected::Message(error.to_string());
     let at = |error: &dyn std::fmt::Display| message(&format!("{}: {error}", path.display()));
-    let file = std::fs::File::open(path).map_err(|error| at(&error))?;
-    let (header, mut plan) =
-        crate::plan::read(std::io::BufReader::new(file), &tokenizer::Mock).map_err(|error| at(&error))?;
+    let open = || std::fs::File::open(path).map(std::io::BufReader::new).map_err(|error| at(&error));
+    let header = crate::plan::read_header(open()?).map_err(|error| at(&error))?;
     let scenario: Scenario = serde_json::from_value(header.scenario)
         .map_err(|error| message(&format!("{}: the scenario in its first line: {error}", path.display())))?;
+    let mut backends = choose(&scenario, changes)?;
+    for chosen in &mut backends {
+        find_source(chosen, Path::new(""))
+            .map_err(|(_, error)| message(&format!("backend `{}`: {error}", chosen.name)))?;
+    }
+    // A plan that the mock's tokenizer counted is read with it on any backend: what is generated is as long by all.
+    let is_mock = header.tokenizer == Mock.name();
+    let tokenizer = if is_mock { Arc::new(Mock) } else { tokenizer_of(&backends) };
+    let (_, mut plan) = crate::plan::read(open()?, &*tokenizer).map_err(|error| at(&error))?;
     let folder = path.parent().unwrap_or(Path::new(""));
-    crate::plan::expect(&mut plan, &scenario, folder, &tokenizer::Mock).map_err(|errors| {
+    crate::plan::expect(&mut plan, &scenario, folder, &*tokenizer).map_err(|errors| {
         let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
         message(&format!("{}: {}", path.display(), lines.join("; ")))
     })?;
-    let backends = choose(&scenario, changes)?;
+    if let Some((workload, error)) = too_long(&plan, &backends).into_iter().next() {
+        return Err(message(&format!("{}: workload `{workload}`: {error}", path.display())));
+    }
     let gates = check(&scenario, &planned(&plan, &backends)).map_err(|findings| {
         let lines: Vec<String> = findings.iter().map(|finding| finding.message.clone()).collect();
         message(&format!("{}: {}", path.display(), lines.join("; ")))
@@ -235,7 +274,7 @@ pub fn prepare_plan(path: &Path, changes: &Changes) -> Result<Prepared, Rejected
     if let Some(problem) = problems.into_iter().next() {
         return Err(message(&format!("{}: {}; {}", path.display(), problem.message, problem.help)));
     }
-    Ok(Prepared { name, scenario, backends, plan, gates, baselines, reports, loaded: None })
+    Ok(Prepared { name, scenario, backends, tokenizer, plan, gates, baselines, reports, loaded: None })
 }
 
 /// The templates of the standard reports and of the scenario's own, found and compiled before anything runs. An error
@@ -289,6 +328,15 @@ fn choose(scenario: &Scenario, changes: &Changes) -> Result<Vec<Chosen>, Rejecte
                 mock.clock = changes.clock.unwrap_or(mock.clock);
                 mock.model = changes.model.clone().unwrap_or_else(|| mock.model.clone());
             }
+            if let Backend::Candle(local) = &mut config {
+                if changes.clock == Some(Clock::Virtual) {
+                    let message = format!(
+                        "backend `{name}` computes a real model, which takes real time; only a mock can be played on the virtual clock"
+                    );
+                    return Err(Rejected::Message(message));
+                }
+                local.model = changes.model.clone().unwrap_or_else(|| local.model.clone());
+            }
             if let Some(server) = config.server_mut() {
                 if changes.clock == Some(Clock::Virtual) {
                     let message = format!(
@@ -298,17 +346,61 @@ fn choose(scenario: &Scenario, changes: &Changes) -> Result<Vec<Chosen>, Rejecte
                 }
                 server.model = changes.model.clone().or_else(|| server.model.take());
             }
-            Ok(Chosen { name, config })
+            Ok(Chosen { name, config, source: None })
         })
         .collect()
 }
 
-/// What keeps a backend from being built, told before anything runs.
-fn unusable(loaded: &Loaded, chosen: &Chosen) -> Option<Diagnostic> {
+/// What keeps a backend from being built, told before anything runs: the path below the backend, and a message.
+fn unusable(loaded: &Loaded, chosen: &Chosen) -> Option<(&'static str, String)> {
     let Backend::Mock(config) = &chosen.config else { return None };
     let error = mock::open(config, "", loaded.scenario.seed, &loaded.dir).err()?;
-    let span = loaded.span_of(&format!("/backends/{}", escape(&chosen.name)));
-    Some(Diagnostic::error(span, error.to_string()))
+    Some(("", error.to_string()))
+}
+
+/// Finds the files of a model that is computed here.
+fn find_source(chosen: &mut Chosen, dir: &Path) -> Result<(), (&'static str, String)> {
+    if let Backend::Candle(config) = &chosen.config {
+        let source = Source::find(config, dir).map_err(|error| ("/model", error.to_string()))?;
+        chosen.source = Some(Arc::new(source));
+    }
+    Ok(())
+}
+
+/// What prompts are made of and counted by: the model's own tokenizer where all backends share one, else the mock's, which
+/// is the same everywhere.
+fn tokenizer_of(backends: &[Chosen]) -> Arc<dyn Tokenizer> {
+    let own = |chosen: &Chosen| chosen.source.as_ref().map(|source| source.tokenizer.shared());
+    let first = backends.first().and_then(own);
+    let is_shared = |first: &Arc<dyn Tokenizer>| {
+        backends.iter().all(|chosen| own(chosen).is_some_and(|other| other.name() == first.name()))
+    };
+    first.filter(is_shared).unwrap_or_else(|| Arc::new(Mock))
+}
+
+/// Workloads with requests that are longer than the context of a model, and what to say about each.
+fn too_long(plan: &Plan, backends: &[Chosen]) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for (chosen, source) in backends.iter().filter_map(|chosen| Some((chosen, chosen.source.as_ref()?))) {
+        let Some(context) = source.outline.context else { continue };
+        for row in table(plan) {
+            let (prompt, output) = (&row.prompt_tokens, &row.output_tokens);
+            // Only what is sure: the longest prompt and the longest answer may belong to two requests.
+            let pairs = [(prompt.max, output.min), (prompt.min, output.max)];
+            let long =
+                pairs.into_iter().find(|(prompt, output)| u64::from(*prompt) + u64::from(*output) > context);
+            if let Some((prompt, output)) = long {
+                found.push((
+                    row.workload.clone(),
+                    format!(
+                        "a prompt of {prompt} and an answer of {output} tokens are more than the context of {context} of `{}`",
+                        chosen.model()
+                    ),
+                ));
+            }
+        }
+    }
+    found
 }
 
 fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> String {

@@ -89,7 +89,8 @@ impl Checkpoint {
         hub: &Hub,
         wanted: Wanted<'_>,
     ) -> Result<Self, CheckpointError> {
-        let local = dir.join(model);
+        // Without the dots in the middle of it.
+        let local: PathBuf = dir.join(model).components().collect();
         if local.exists() {
             return Self::local(model, local, wanted);
         }
@@ -169,6 +170,29 @@ impl Checkpoint {
         files.dedup();
         files
     }
+}
+
+/// What tells a file from others: the hash that the hub's cache names it by, else its BLAKE3 hash.
+///
+/// # Errors
+/// When it can not be read.
+pub fn fingerprint(file: &Path) -> std::io::Result<String> {
+    let is_hash = |name: &str| name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if let Some(name) = std::fs::read_link(file).ok().as_deref().and_then(Path::file_name)
+        && let Some(name) = name.to_str().filter(|name| is_hash(name))
+    {
+        return Ok(format!("sha256:{name}"));
+    }
+    let mut hasher = blake3::Hasher::new();
+    let mut reader = std::fs::File::open(file)?;
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match std::io::Read::read(&mut reader, &mut buffer)? {
+            0 => break,
+            length => hasher.update(&buffer[..length]),
+        };
+    }
+    Ok(format!("blake3:{}", hasher.finalize().to_hex()))
 }
 
 /// A hub id and, behind it, a file; short names of old repositories become their full ones.

@@ -68,7 +68,7 @@ fn what_is_not_there_says_where_it_was_looked_for() {
         let message = find(model, Path::new("/nowhere"), &hub).unwrap_err();
         message.replace(cache.path().to_str().unwrap(), "CACHE")
     };
-    insta::assert_snapshot!(shown("./missing"), @"there is no model `./missing`: /nowhere/./missing does not exist, and it is no hub id, which reads ORG/NAME");
+    insta::assert_snapshot!(shown("./missing"), @"there is no model `./missing`: /nowhere/missing does not exist, and it is no hub id, which reads ORG/NAME");
     insta::assert_snapshot!(shown("owner/other"), @"model `owner/other` is not in the cache, and the hub is offline (HF_HUB_OFFLINE): CACHE holds no revision `main` of it");
     insta::assert_snapshot!(shown("gpt2"), @"model `openai-community/gpt2` is not in the cache, and the hub is offline (HF_HUB_OFFLINE): CACHE holds no revision `main` of it");
     std::fs::remove_file(cache.path().join("models--owner--tiny/snapshots/0123abcd/model.safetensors"))

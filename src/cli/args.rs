@@ -6,6 +6,7 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::backend::config::Clock;
+use crate::checkpoint::random::Like;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -53,6 +54,9 @@ pub enum Command {
     Schema(SchemaArgs),
     /// Write a commented scenario to start from
     Init(InitArgs),
+    /// Models for the CPU backend: what is here, what one is, random ones of real shapes
+    #[command(subcommand)]
+    Model(ModelCommand),
     /// Print shell completions
     Completions {
         /// The shell.
@@ -82,7 +86,7 @@ pub struct Changes {
     /// Run on this backend instead of the scenario's choice (repeatable, or comma-separated)
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub backend: Vec<String>,
-    /// The model that the chosen backends report
+    /// The model of the chosen backends: what a mock reports, what `kind: candle` computes
     #[arg(long, value_name = "MODEL")]
     pub model: Option<String>,
     /// Run only these workloads; a name stands for all its matrix points (repeatable, or comma-separated)
@@ -370,6 +374,89 @@ pub enum SchemaName {
     Run,
     /// `<workload>_metrics.json`
     Metrics,
+}
+
+/// What to do with models.
+#[derive(Debug, Clone, Subcommand)]
+pub enum ModelCommand {
+    /// Write a model with the shapes of a real one and random weights
+    ///
+    /// It computes as fast as the real one, for machines that can not download any; its answers mean nothing.
+    Random(ModelRandomArgs),
+    /// Print what a model is
+    Info(ModelInfoArgs),
+    /// List the models in the hub's cache on this machine
+    List,
+}
+
+/// Arguments of `model random`.
+#[derive(Debug, Clone, Args)]
+pub struct ModelRandomArgs {
+    /// Whose shapes
+    #[arg(long, value_enum, value_name = "MODEL")]
+    pub like: LikeChoice,
+    /// The folder to write; default `random-MODEL`
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Decides every weight
+    #[arg(long, value_name = "N", default_value_t = 42)]
+    pub seed: u64,
+    /// How weights are stored
+    #[arg(long, value_enum, default_value_t = WeightType::F32)]
+    pub dtype: WeightType,
+    /// Two narrow layers and 512 tokens, for tests: computed in no time
+    #[arg(long)]
+    pub tiny: bool,
+    /// Replace the model that is there
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// A real model, on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LikeChoice {
+    /// GPT-2, 124M parameters
+    Gpt2,
+    /// OPT, 125M
+    #[value(name = "opt-125m")]
+    Opt125m,
+    /// `SmolLM2`, 135M
+    #[value(name = "smollm2-135m")]
+    Smollm2,
+    /// Qwen2.5, 0.5B
+    #[value(name = "qwen2.5-0.5b")]
+    Qwen25,
+}
+
+impl From<LikeChoice> for Like {
+    fn from(choice: LikeChoice) -> Self {
+        match choice {
+            LikeChoice::Gpt2 => Self::Gpt2,
+            LikeChoice::Opt125m => Self::Opt125m,
+            LikeChoice::Smollm2 => Self::Smollm2Of135m,
+            LikeChoice::Qwen25 => Self::Qwen25Of05b,
+        }
+    }
+}
+
+/// How weights are stored, on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum WeightType {
+    /// 32 bits
+    F32,
+    /// 16 bits
+    Bf16,
+}
+
+/// Arguments of `model info`.
+#[derive(Debug, Clone, Args)]
+pub struct ModelInfoArgs {
+    /// A folder, a GGUF file, or a hub id
+    #[arg(value_name = "MODEL")]
+    pub model: String,
+    /// The branch, tag or commit of the hub
+    #[arg(long, value_name = "REVISION")]
+    pub revision: Option<String>,
 }
 
 /// Arguments of `init`.

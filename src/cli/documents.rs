@@ -19,7 +19,6 @@ use crate::scenario::{
     Diagnostic, Sources, editor_schema,
     render::{Render, render, render_json},
 };
-use crate::tokenizer;
 use crate::units::Duration;
 
 impl From<&ChangeArgs> for Changes {
@@ -84,13 +83,8 @@ pub fn plan(args: &PlanArgs) -> Result<u8, CliError> {
     let prepared = prepare(&args.file, &Changes::from(&args.changes))?;
     if let Some(out) = &args.out {
         let mut text = Vec::new();
-        plan::write(
-            &prepared.plan,
-            resolved(&prepared)?,
-            tokenizer::Tokenizer::name(&tokenizer::Mock),
-            &mut text,
-        )
-        .map_err(|error| CliError::Input(error.to_string()))?;
+        plan::write(&prepared.plan, resolved(&prepared)?, prepared.tokenizer.name(), &mut text)
+            .map_err(|error| CliError::Input(error.to_string()))?;
         write_whole(out, &text)?;
         terminal::say(&format!("{} written", out.display()));
     } else if let Some(count) = args.prompts {
@@ -118,7 +112,7 @@ fn prompts(prepared: &Prepared, count: usize) -> String {
     let mut out = String::new();
     for workload in &prepared.plan.workloads {
         for recipe in workload.stream(0).take(count) {
-            let text = plan::text(&recipe, &tokenizer::Mock);
+            let text = plan::text(&recipe, &*prepared.tokenizer);
             let tokens = recipe.prompt.tokens();
             let _ = writeln!(out, "--- {} #{}: {tokens} tokens\n{text}", workload.name, recipe.index);
         }

@@ -5,6 +5,7 @@ mod args;
 mod comparing;
 mod documents;
 mod error;
+mod model;
 mod progress;
 mod signals;
 mod terminal;
@@ -47,6 +48,7 @@ fn run(command: Command) -> Result<u8, CliError> {
         Command::Baseline(args) => comparing::baseline(&args),
         Command::Schema(args) => documents::schema(&args),
         Command::Init(args) => documents::init(&args),
+        Command::Model(command) => model::model(&command),
         Command::Completions { shell } => documents::completions(shell),
         Command::Man => documents::man(),
     }

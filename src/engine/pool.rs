@@ -6,6 +6,13 @@ use super::prefix::BlockHash;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BlockId(u32);
 
+impl BlockId {
+    /// The position.
+    pub fn index(self) -> u32 {
+        self.0
+    }
+}
+
 /// The end of a list of blocks.
 const NONE: u32 = u32::MAX;
 

@@ -41,6 +41,11 @@ pub struct Limits {
 pub trait Content {
     /// The identity of the `index`-th full block of prompt and output together.
     fn block(&self, index: u64) -> u64;
+
+    /// How many drafts there are behind its last token, at most `most`.
+    fn drafts(&self, most: u32) -> u32 {
+        most
+    }
 }
 
 /// A request for the scheduler.
@@ -411,7 +416,8 @@ impl<C: Content> Scheduler<C> {
             let mut drafts = 0;
             if rest == 1 && sequence.emitted > 0 {
                 // What a draft behind the last token would be is never asked for.
-                drafts = self.limits.drafts.min(sequence.output - sequence.emitted - 1);
+                let most = self.limits.drafts.min(sequence.output - sequence.emitted - 1);
+                drafts = sequence.content.as_ref().map_or(0, |content| content.drafts(most));
             }
             let tokens = (rest + drafts).min(budget);
             let drafts = drafts.min(tokens.saturating_sub(rest));

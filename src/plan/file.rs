@@ -191,7 +191,11 @@ fn settings(plan: &WorkloadPlan) -> Settings {
 /// Reads a plan file back. `tokenizer` must be the one it was written with.
 pub fn read(input: impl BufRead, tokenizer: &dyn Tokenizer) -> Result<(Header, Plan), PlanFileError> {
     let mut lines = NumberedLines { input, line: 0, buffer: String::new() };
-    let header = read_header(&mut lines, tokenizer)?;
+    let header = next_header(&mut lines)?;
+    if header.tokenizer != tokenizer.name() {
+        let (written, used) = (&header.tokenizer, tokenizer.name());
+        return Err(lines.error(format!("the plan was made with the tokenizer `{written}`, not `{used}`")));
+    }
     let mut lists: Vec<List> = header.workloads.iter().map(|_| List::default()).collect();
     while let Some(text) = lines.read()? {
         let mut line: LineIn = serde_json::from_str(text).map_err(|e| lines.json_error(&e))?;
@@ -253,10 +257,12 @@ fn workload_plan(settings: Settings, recipes: Vec<Recipe>) -> WorkloadPlan {
     }
 }
 
-fn read_header<R: BufRead>(
-    lines: &mut NumberedLines<R>,
-    tokenizer: &dyn Tokenizer,
-) -> Result<Header, PlanFileError> {
+/// The header of a plan file alone, from which its scenario and its tokenizer are known.
+pub fn read_header(input: impl BufRead) -> Result<Header, PlanFileError> {
+    next_header(&mut NumberedLines { input, line: 0, buffer: String::new() })
+}
+
+fn next_header<R: BufRead>(lines: &mut NumberedLines<R>) -> Result<Header, PlanFileError> {
     let Some(text) = lines.read()? else {
         return Err(lines.error("the file is empty; a plan file begins with a header line"));
     };
@@ -274,10 +280,6 @@ fn read_header<R: BufRead>(
         }
     }
     let header: Header = serde_json::from_value(value).map_err(|error| lines.json_error(&error))?;
-    if header.tokenizer != tokenizer.name() {
-        let (written, used) = (&header.tokenizer, tokenizer.name());
-        return Err(lines.error(format!("the plan was made with the tokenizer `{written}`, not `{used}`")));
-    }
     for (at, settings) in header.workloads.iter().enumerate() {
         let name = &settings.name;
         if header.workloads[..at].iter().any(|earlier| earlier.name == *name) {

@@ -23,7 +23,7 @@ mod trace;
 
 pub use build::{PlanError, expect, plan};
 pub use digest::Survey;
-pub use file::{Header, PlanFileError, PlanWriteError, read, write};
+pub use file::{Header, PlanFileError, PlanWriteError, read, read_header, write};
 pub use generator::{GENERATOR_VERSION, Generator};
 pub use hooked::Hooked;
 pub use recipe::*;

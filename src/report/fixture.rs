@@ -107,8 +107,13 @@ pub(super) fn report() -> RunReport {
     report.seed = Some(42);
     report.schedule_digest = Some("5c0ffee5c0ffee".into());
     report.content_digest = Some("c0ffeec0ffee".into());
-    report.backends =
-        vec![BackendReport { name: "mock".into(), kind: "mock".into(), model: "mock".into(), server: None }];
+    report.backends = vec![BackendReport {
+        name: "mock".into(),
+        kind: "mock".into(),
+        model: "mock".into(),
+        server: None,
+        details: IndexMap::default(),
+    }];
     let (samples, run) = stress();
     let mut cells = vec![cell_report("stress_test", "closed, concurrency 10, 10 requests", &samples, run)];
     let (samples, run) = faulty();

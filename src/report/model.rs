@@ -117,6 +117,9 @@ pub struct BackendReport {
     /// What the server said it is; absent for what runs in this process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<crate::backend::openai::Identity>,
+    /// What else is known of it, in order: name to text.
+    #[serde(default)]
+    pub details: IndexMap<String, String>,
 }
 
 /// One workload at one matrix point on one backend.

@@ -1,5 +1,7 @@
 //! The two clocks a run can be played on.
 
+use std::time::Duration;
+
 use super::Stop;
 use crate::backend::config::Clock;
 use crate::units::{MICROSECOND, MILLISECOND, Ns};
@@ -40,6 +42,16 @@ impl Timeline {
         match self {
             Self::Virtual(_) => at,
             Self::Real(clock) => clock.now(),
+        }
+    }
+
+    /// How long to wait at once for `deadline` where somebody else waits; `None` on the virtual clock.
+    pub(super) fn longest_wait(&self, deadline: Ns) -> Option<Duration> {
+        match self {
+            Self::Virtual(_) => None,
+            Self::Real(clock) => {
+                Some(Duration::from_nanos(deadline.saturating_sub(clock.now()).min(LONGEST_SLEEP)))
+            }
         }
     }
 

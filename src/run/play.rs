@@ -206,7 +206,7 @@ impl<R: Recipes> Player<'_, R> {
                 _ if is_done => break Ending::Complete,
                 Some(at) if at < own => self.glide(at, own, stop),
                 None if own == Ns::MAX => break Ending::Complete,
-                _ => self.clock.wait(own, stop),
+                _ => self.wait(own, stop),
             }
         };
         self.cut_off(&ending);
@@ -218,6 +218,14 @@ impl<R: Recipes> Player<'_, R> {
         }
         let stats = self.backend.stats(now.max(measure_end));
         Ok(Played { measure_start, measure_end, max_in_flight: self.max_in_flight, stats, ending })
+    }
+
+    /// Waits until `deadline`, or for a shorter time: on the real clock until something happens in the backend.
+    fn wait(&mut self, deadline: Ns, stop: &Stop) {
+        let heard = self.clock.longest_wait(deadline).is_some_and(|most| self.backend.wait(most));
+        if !heard {
+            self.clock.wait(deadline, stop);
+        }
     }
 
     fn is_done(&self) -> bool {

@@ -1,5 +1,6 @@
 //! What no schema can say: keys that need or exclude each other, and values that make no sense.
 
+mod candle;
 mod mock;
 
 use super::diagnostic::{Diagnostic, quote};

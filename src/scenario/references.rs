@@ -71,6 +71,7 @@ pub fn check(
         checker.matched_workloads(&value["backends"][name], name);
         match serde_json::from_value(value["backends"][name].clone()) {
             Ok(Backend::Mock(mock)) => checker.at(&["backends", name]).mock(&mock),
+            Ok(Backend::Candle(local)) => checker.at(&["backends", name]).candle(&local),
             Ok(backend) => checker.at(&["backends", name]).server(&backend),
             Err(_) => {}
         }

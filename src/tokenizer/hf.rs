@@ -1,5 +1,6 @@
 //! The tokenizers of real models.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -21,10 +22,15 @@ const TRIES: (u64, u32) = (32, 48);
 /// Texts of a given length are strung together from words of the vocabulary that are one token each, alone and behind a
 /// space. That the tokens add up is checked for each word, and on whole texts, when the tokenizer is opened. Special tokens
 /// (the one that begins a text, say) are not counted and not part of such texts.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Hf(Arc<Opened>);
 
-#[derive(Debug)]
+impl fmt::Debug for Hf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Hf").field(&self.0.name).finish()
+    }
+}
+
 struct Opened {
     inner: Inner,
     name: String,

@@ -4,13 +4,14 @@ mod definition;
 mod hf;
 mod mock;
 
+use std::fmt;
 use std::sync::Arc;
 
 pub use hf::Hf;
 pub use mock::Mock;
 
 /// Turns text into token ids, and makes texts of a given length.
-pub trait Tokenizer: Send + Sync {
+pub trait Tokenizer: Send + Sync + fmt::Debug {
     /// A name for reports and digests, such as `mock`. It changes when the tokens of any text change.
     fn name(&self) -> &str;
     /// The same tokenizer, to keep.

@@ -6,6 +6,7 @@ mod comparing;
 mod contract;
 mod hooks;
 mod interruption;
+mod models;
 #[path = "../real/mod.rs"]
 mod real;
 mod replay;

@@ -1,0 +1,478 @@
+//! The engine: the scheduler decides the steps, and a thread of its own computes them.
+//!
+//! A step begins when whoever drives the engine has nothing else to do ([`Stepped::wait`]), so that everything that was sent
+//! by then is in it. It ends when the thread is done; what came out is told then, and the next step is decided.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustc_hash::FxHashMap;
+
+use super::Row;
+use super::live::{Live, Stop, Tokens};
+use super::lookup::{Reach, look_up};
+use super::memory::Memory;
+use super::sampler::Choice;
+use super::worker::{Ask, Done, Forward, Job, Worker};
+use crate::backend::config::{Drafting, PromptLookup};
+use crate::backend::{EngineStats, Finish, RequestId, Sink, Stepped};
+use crate::engine::{Emission, KvCache, Limits, Request, Scheduled, Scheduler};
+use crate::plan::{PromptRecipe, Recipe, Sampling, text};
+use crate::record::{Outcome, Response, TokenSource};
+use crate::tokenizer::Hf;
+use crate::units::Ns;
+
+/// What an engine is made of, beside what computes.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    /// Bounds of a step; drafts are set from `speculative`.
+    pub limits: Limits,
+    /// The KV cache's bookkeeping.
+    pub cache: KvCache,
+    /// The model's tokenizer.
+    pub tokenizer: Arc<Hf>,
+    /// The longest context.
+    pub context: u32,
+    /// Tokens that end an answer whose length is not forced.
+    pub end_tokens: Vec<u32>,
+    /// Bytes of keys and values per token.
+    pub bytes_per_token: u64,
+    /// Where drafts come from.
+    pub speculative: Option<Drafting>,
+    /// How answers are chosen and where they end; without a temperature, the most likely token is.
+    pub sampling: Sampling,
+}
+
+/// One cell's engine: a cold cache, nothing in flight.
+#[derive(Debug)]
+pub struct Engine {
+    parts: Settings,
+    pub(super) scheduler: Scheduler<Tokens>,
+    worker: Worker,
+    live: FxHashMap<RequestId, Live>,
+    /// Requests whose prompts are not looked at yet.
+    inbox: VecDeque<(RequestId, Recipe)>,
+    /// The sequences of the step in flight.
+    batch: Vec<Scheduled>,
+    /// The step's memory, while none is in flight.
+    spare: Option<Box<Job>>,
+    /// A step that is done and not yet told.
+    done: Option<Done>,
+    /// Requests that ended without a step.
+    ends: Vec<(RequestId, Finish)>,
+    emissions: Vec<Emission>,
+    keeps_responses: bool,
+    now: Ns,
+    memory: Memory,
+    kv_used: u64,
+    /// What eviction had taken when measuring started.
+    evict_before: Ns,
+}
+
+/// What stays the same over the requests of an engine.
+#[derive(Debug)]
+struct Settings {
+    tokenizer: Arc<Hf>,
+    context: u32,
+    end_tokens: Vec<u32>,
+    bytes_per_token: u64,
+    lookup: Option<PromptLookup>,
+    sampling: Sampling,
+}
+
+impl Engine {
+    /// An engine that computes by `forward`, whose blocks are those of `parts.cache`.
+    ///
+    /// # Errors
+    /// When the system lends no thread.
+    pub fn start(parts: Parts, forward: Box<dyn Forward>) -> std::io::Result<Self> {
+        let lookup = parts.speculative.map(|Drafting::PromptLookup(lookup)| lookup);
+        let limits = Limits { drafts: lookup.map_or(0, |lookup| lookup.tokens), ..parts.limits };
+        Ok(Self {
+            scheduler: Scheduler::new(limits, parts.cache.timed(nanoseconds)),
+            worker: Worker::start(forward)?,
+            live: FxHashMap::default(),
+            inbox: VecDeque::new(),
+            batch: Vec::new(),
+            spare: Some(Box::default()),
+            done: None,
+            ends: Vec::new(),
+            emissions: Vec::new(),
+            keeps_responses: false,
+            now: 0,
+            memory: Memory::start(),
+            kv_used: 0,
+            evict_before: 0,
+            parts: Settings {
+                tokenizer: parts.tokenizer,
+                context: parts.context,
+                end_tokens: parts.end_tokens,
+                bytes_per_token: parts.bytes_per_token,
+                lookup,
+                sampling: parts.sampling,
+            },
+        })
+    }
+
+    /// The most sequences in one step since measuring started.
+    pub fn largest_batch(&self) -> u32 {
+        self.scheduler.counters().max_batch
+    }
+
+    fn finish(prompt_tokens: u32, preemptions: u32, outcome: Outcome, message: Option<String>) -> Finish {
+        Finish {
+            outcome,
+            message: message.map(Into::into),
+            prompt_tokens,
+            preemptions,
+            token_source: TokenSource::Engine,
+            response: None,
+        }
+    }
+
+    /// The prompt's token ids. What is generated has exactly its tokens; a given text also has the special tokens that the
+    /// model expects around it.
+    fn prompt(&self, recipe: &Recipe) -> Result<Vec<u32>, String> {
+        let tokenizer = &*self.parts.tokenizer;
+        if let PromptRecipe::Text { text, .. } = &recipe.prompt {
+            return Ok(tokenizer.encode_whole(text));
+        }
+        let ids = crate::tokenizer::Tokenizer::encode(tokenizer, &text(recipe, tokenizer));
+        if ids.len() == recipe.prompt.tokens() as usize {
+            return Ok(ids);
+        }
+        Err(format!(
+            "the prompt was to have {} tokens and has {}: the tokenizer joins words in a way that was not foreseen",
+            recipe.prompt.tokens(),
+            ids.len()
+        ))
+    }
+
+    fn accept(&mut self, id: RequestId, recipe: &Recipe) -> Result<(), (u32, String)> {
+        let ids = self.prompt(recipe).map_err(|message| (recipe.prompt.tokens(), message))?;
+        let (prompt, output) = (ids.len() as u32, recipe.output_tokens);
+        let context = self.parts.context;
+        if prompt.saturating_add(output) > context {
+            return Err((
+                prompt,
+                format!(
+                    "{prompt} prompt and {output} output tokens are more than the model's context of {context}"
+                ),
+            ));
+        }
+        let tokens = Tokens::new(ids, self.scheduler.cache().block_tokens());
+        let request = Request {
+            id,
+            seed: recipe.seed,
+            prompt_tokens: prompt,
+            output_tokens: output,
+            content: tokens.clone(),
+        };
+        self.scheduler.submit(request).map_err(|rejection| (prompt, rejection.to_string()))?;
+        let sampling = &self.parts.sampling;
+        let choice = Choice {
+            temperature: sampling.temperature.unwrap_or(0.0) as f32,
+            top_p: sampling.top_p.unwrap_or(1.0) as f32,
+            seed: sampling.seed.map_or(recipe.seed, i64::cast_unsigned),
+        };
+        let reach = Reach::new(self.parts.lookup.map_or(0, |lookup| lookup.tokens));
+        let live = Live { tokens, prompt, forced: recipe.forced, choice, reach, kept: 0, stop: None };
+        self.live.insert(id, live);
+        Ok(())
+    }
+
+    /// Turns the prompts that arrived into tokens: beside the step that is computed, until that is done. It is part of a
+    /// request's time to first token, as on a server, and holds up nobody who sends.
+    fn open_inbox(&mut self) {
+        while self.done.is_none() {
+            let Some((id, recipe)) = self.inbox.pop_front() else { return };
+            if let Err((prompt, message)) = self.accept(id, &recipe) {
+                self.ends.push((id, Self::finish(prompt, 0, Outcome::Refused, Some(message))));
+            }
+            if self.is_busy() {
+                self.done = self.worker.wait(Duration::ZERO);
+            }
+        }
+    }
+
+    /// Whether a step is being computed.
+    fn is_busy(&self) -> bool {
+        self.spare.is_none() && self.done.is_none()
+    }
+
+    /// Proposes what may come next in every answer that has begun.
+    fn draft(&mut self) {
+        let Some(lookup) = &self.parts.lookup else { return };
+        for live in self.live.values() {
+            let held = &mut *live.tokens.held();
+            held.drafts.clear();
+            if held.ids.len() > live.prompt as usize {
+                look_up(&held.ids, lookup, live.reach.drafts() as usize, &mut held.drafts);
+            }
+        }
+    }
+
+    fn begin_step(&mut self) {
+        let Some(mut job) = self.spare.take() else { return };
+        self.draft();
+        self.batch.clear();
+        match self.scheduler.next_step() {
+            Ok(Some(step)) => self.batch.extend_from_slice(&step.sequences),
+            Ok(None) => {}
+            Err(stuck) => self.end_all(&stuck.to_string()),
+        }
+        if self.batch.is_empty() {
+            self.spare = Some(job);
+            return;
+        }
+        self.kv_used = self.kv_used.max(self.scheduler.cache().pool().resident_tokens());
+        job.clear();
+        for (sequence, scheduled) in (0..).zip(&self.batch) {
+            if let Some(live) = self.live.get(&scheduled.id) {
+                put(&mut job, sequence, scheduled, live);
+            }
+            job.blocks.extend(self.scheduler.blocks(scheduled).iter().map(|block| block.index()));
+            job.ends.push(job.blocks.len() as u32);
+        }
+        self.worker.begin(job);
+    }
+
+    fn end_step(&mut self, done: Done, sink: &mut dyn Sink) {
+        let job = match done {
+            Ok(job) => job,
+            Err(message) => {
+                self.spare = Some(Box::default());
+                self.end_all(&message);
+                return;
+            }
+        };
+        self.take_chosen(&job);
+        self.spare = Some(job);
+        let live = &self.live;
+        let kept = |scheduled: &Scheduled| live.get(&scheduled.id).map_or(0, |live| live.kept);
+        let mut emissions = std::mem::take(&mut self.emissions);
+        self.scheduler.finish_step(kept, |emission| emissions.push(emission));
+        for emission in emissions.drain(..) {
+            self.emit(emission, sink);
+        }
+        self.emissions = emissions;
+        self.memory.look();
+    }
+
+    /// Appends what was chosen to the answers.
+    fn take_chosen(&mut self, job: &Job) {
+        let mut at = 0;
+        let emitting = self.batch.iter().filter(|scheduled| scheduled.emits);
+        for (scheduled, count) in emitting.zip(&job.counts) {
+            let chosen = &job.chosen[at..at + *count as usize];
+            at += chosen.len();
+            // Cancelled while it was computed.
+            let Some(live) = self.live.get_mut(&scheduled.id) else { continue };
+            live.kept = count - 1;
+            live.reach.learn(scheduled.drafts, live.kept);
+            live.tokens.held().ids.extend_from_slice(chosen);
+            live.stop = self.parts.stop(live, chosen);
+        }
+    }
+
+    /// Tells what came out of a request.
+    fn emit(&mut self, emission: Emission, sink: &mut dyn Sink) {
+        let id = emission.id;
+        let Some(live) = self.live.get_mut(&id) else { return };
+        let stop = live.stop.take();
+        let tokens = stop.map_or(emission.tokens, |stop| stop.tokens.min(emission.tokens));
+        sink.tokens(id, self.now, 0, tokens);
+        if stop.is_none() && !emission.last {
+            return;
+        }
+        let Some(live) = self.live.remove(&id) else { return };
+        self.scheduler.cancel(id);
+        let mut finish = Self::finish(emission.prompt_tokens, emission.preemptions, Outcome::Success, None);
+        if self.keeps_responses {
+            let mut held = live.tokens.held();
+            let surplus = (emission.tokens - tokens) as usize;
+            let end = held.ids.len() - surplus;
+            held.ids.truncate(end);
+            let text = self.parts.answer(&held.ids[live.prompt as usize..]);
+            let reason = if stop.is_some() { "stop" } else { "length" };
+            finish.response = Some(Box::new(Response { text, finish_reason: Some(reason.into()) }));
+        }
+        sink.finished(id, self.now, finish);
+    }
+
+    /// Ends everything in flight with an error.
+    fn end_all(&mut self, message: &str) {
+        let mut ids: Vec<RequestId> = self.live.keys().copied().collect();
+        ids.sort_unstable();
+        for id in ids {
+            let Some(live) = self.live.remove(&id) else { continue };
+            self.scheduler.cancel(id);
+            let end = Self::finish(live.prompt, 0, Outcome::CancelledByServer, Some(message.to_owned()));
+            self.ends.push((id, end));
+        }
+        // What was in flight brings nothing.
+        self.scheduler.finish_step(|_| 0, |_| {});
+    }
+}
+
+impl Settings {
+    /// Whether an answer ends with some of the tokens that it has just got.
+    fn stop(&self, live: &Live, chosen: &[u32]) -> Option<Stop> {
+        if live.forced {
+            return None;
+        }
+        if let Some(at) = chosen.iter().position(|token| self.end_tokens.contains(token)) {
+            return Some(Stop { tokens: at as u32 + 1 });
+        }
+        if self.sampling.stop.is_empty() {
+            return None;
+        }
+        let held = live.tokens.held();
+        let answer = &held.ids[live.prompt as usize..];
+        let before = answer.len() - chosen.len();
+        // No token is shorter than a byte of the text that it ends, but for special ones, which have none.
+        let reach = self.sampling.stop.iter().map(String::len).max().unwrap_or(0);
+        let start = before.saturating_sub(reach);
+        (1..=chosen.len())
+            .find(|count| {
+                let tail = self.tokenizer.decode(&answer[start..before + count]);
+                self.sampling.stop.iter().any(|stop| tail.contains(stop.as_str()))
+            })
+            .map(|count| Stop { tokens: count as u32 })
+    }
+
+    /// The text of an answer, up to where a stop begins.
+    fn answer(&self, ids: &[u32]) -> String {
+        let mut text = self.tokenizer.decode(ids);
+        let end = self.sampling.stop.iter().filter_map(|stop| text.find(stop.as_str())).min();
+        if let Some(end) = end {
+            text.truncate(end);
+        }
+        text
+    }
+}
+
+/// Puts a sequence's tokens into a step.
+fn put(job: &mut Job, sequence: u32, scheduled: &Scheduled, live: &Live) {
+    let held = live.tokens.held();
+    let known = scheduled.tokens - scheduled.drafts;
+    let from = scheduled.context as usize;
+    let drafts = &held.drafts[..scheduled.drafts as usize];
+    let tokens = held.ids[from..from + known as usize].iter().chain(drafts);
+    let rows = (scheduled.context..).zip(tokens);
+    job.rows.extend(rows.map(|(position, token)| Row { token: *token, position, sequence }));
+    if scheduled.emits {
+        let start = job.drafts.len() as u32;
+        job.drafts.extend_from_slice(drafts);
+        let rows = job.rows.len() as u32;
+        let ask = Ask {
+            wanted: job.wanted.len() as u32,
+            drafts: (start, job.drafts.len() as u32),
+            position: scheduled.position,
+            choice: live.choice,
+        };
+        job.wanted.extend(rows - scheduled.drafts - 1..rows);
+        job.asks.push(ask);
+    }
+}
+
+/// A clock for the time that evictions take.
+fn nanoseconds() -> Ns {
+    use std::sync::LazyLock;
+    static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    ORIGIN.elapsed().as_nanos() as Ns
+}
+
+impl Stepped for Engine {
+    fn keep_responses(&mut self) {
+        self.keeps_responses = true;
+    }
+
+    fn submit(&mut self, id: RequestId, recipe: &Recipe, now: Ns) {
+        self.now = self.now.max(now);
+        self.inbox.push_back((id, recipe.clone()));
+    }
+
+    fn cancel(&mut self, id: RequestId, now: Ns) {
+        self.now = self.now.max(now);
+        self.scheduler.cancel(id);
+        self.live.remove(&id);
+        self.inbox.retain(|(other, _)| *other != id);
+        self.ends.retain(|(other, _)| *other != id);
+    }
+
+    fn next_event(&self) -> Option<Ns> {
+        (self.done.is_some() || !self.ends.is_empty()).then_some(self.now)
+    }
+
+    fn advance(&mut self, to: Ns, sink: &mut dyn Sink) {
+        self.now = self.now.max(to);
+        if let Some(done) = self.done.take() {
+            self.end_step(done, sink);
+        }
+        for (id, end) in std::mem::take(&mut self.ends) {
+            sink.finished(id, self.now, end);
+        }
+    }
+
+    fn wait(&mut self, most: Duration) -> bool {
+        self.open_inbox();
+        if self.done.is_none() && self.ends.is_empty() && !self.is_busy() {
+            self.begin_step();
+        }
+        if self.is_busy() && self.ends.is_empty() {
+            self.done = self.worker.wait(most);
+            return true;
+        }
+        self.next_event().is_some()
+    }
+
+    fn start_measuring(&mut self, now: Ns) {
+        self.now = self.now.max(now);
+        self.scheduler.restart_counters();
+        self.evict_before = self.scheduler.cache().evict_ns();
+        self.kv_used = self.scheduler.cache().pool().resident_tokens();
+        self.memory.restart();
+    }
+
+    fn stats(&self, _: Ns) -> EngineStats {
+        let (counters, cache) = (self.scheduler.counters(), self.scheduler.cache());
+        let memory = self.memory.summary();
+        let mut stats = EngineStats {
+            kv_used_tokens: Some(self.kv_used),
+            kv_capacity_tokens: Some(u64::from(cache.pool().total()) * u64::from(cache.block_tokens())),
+            kv_total_tokens: Some(counters.computed_tokens),
+            kv_bytes_per_token: Some(self.parts.bytes_per_token),
+            evict_count: Some(counters.evictions),
+            evict_ns: Some(cache.evict_ns() - self.evict_before),
+            preempt_count: Some(counters.preemptions),
+            peak_mem_bytes: memory.map(|(peak, _)| peak),
+            avg_mem_bytes: memory.map(|(_, mean)| mean),
+            ..EngineStats::default()
+        };
+        let mut lacking = |name: &'static str, reason: &str| {
+            stats.unavailable.push((name.into(), reason.to_owned()));
+        };
+        if memory.is_none() {
+            for name in ["peak_mem_mb", "avg_mem_mb"] {
+                lacking(name, "the system does not tell this process's memory");
+            }
+        }
+        if !cache.reuses() {
+            lacking("prefix_hit_rate", "the prefix cache is off");
+        }
+        if self.parts.lookup.is_none() {
+            lacking("spec_accept_rate", "speculation is off");
+        }
+        if cache.reuses() {
+            stats.prefix_queried_tokens = Some(counters.queried_tokens);
+            stats.prefix_hit_tokens = Some(counters.hit_tokens);
+        }
+        if self.parts.lookup.is_some() {
+            stats.draft_tokens = Some(counters.draft_tokens);
+            stats.accepted_tokens = Some(counters.accepted_tokens);
+        }
+        stats
+    }
+}

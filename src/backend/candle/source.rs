@@ -1,0 +1,84 @@
+//! What is looked at before a model is opened: its files, its outline, its tokenizer.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::backend::config::CandleBackend;
+use crate::checkpoint::{Checkpoint, CheckpointError, Hub, Outline, Wanted};
+use crate::tokenizer::Hf;
+
+/// A model that can be opened.
+#[derive(Debug)]
+pub struct Source {
+    /// Its files.
+    pub checkpoint: Checkpoint,
+    /// What they say of it.
+    pub outline: Outline,
+    /// Its tokenizer.
+    pub tokenizer: Arc<Hf>,
+}
+
+/// Why a model can not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Its files can not be found, fetched or read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// Its tokenizer has more tokens than its embedding.
+    #[error(
+        "the tokenizer has ids up to {last}, and the model's embedding has {rows} rows: they do not belong together; name the right one with `tokenizer`"
+    )]
+    Tokenizer {
+        /// The largest id.
+        last: u32,
+        /// Rows of the embedding.
+        rows: u64,
+    },
+    /// Nothing fits into the KV cache.
+    #[error("`kv` holds {tokens} tokens, less than one block of {block_tokens}; make it larger")]
+    EmptyPool {
+        /// Tokens that fit.
+        tokens: u64,
+        /// Tokens in one block.
+        block_tokens: u32,
+    },
+    /// More blocks than can be numbered.
+    #[error("`kv` has {0} blocks, more than 16777216; make it smaller or `block_tokens` larger")]
+    LargePool(u64),
+    /// The KV cache does not fit into memory.
+    #[error(
+        "a KV cache of {tokens} tokens takes {wanted_mib} MiB, and {free_mib} MiB of memory are free; make `kv` smaller"
+    )]
+    Memory {
+        /// Its tokens.
+        tokens: u64,
+        /// What it takes.
+        wanted_mib: u64,
+        /// What is there.
+        free_mib: u64,
+    },
+    /// Its weights can not be computed with.
+    #[error("{0}")]
+    Model(String),
+}
+
+impl Source {
+    /// Finds the model that a scenario names, and fetches it where it has to. Relative paths start from `dir`.
+    pub fn find(config: &CandleBackend, dir: &Path) -> Result<Self, OpenError> {
+        let hub = Hub::from_env();
+        // With another tokenizer, the model's own may be missing.
+        let checkpoint =
+            Checkpoint::find(&config.model, config.revision.as_deref(), dir, &hub, Wanted::Model)?;
+        let outline = Outline::read(&checkpoint)?;
+        let tokenizer = match &config.tokenizer {
+            Some(other) => Hf::find(other, None, dir, &hub)?,
+            None => Hf::open(&checkpoint)?,
+        };
+        if let Some(rows) = outline.vocabulary
+            && u64::from(tokenizer.vocabulary()) > rows
+        {
+            return Err(OpenError::Tokenizer { last: tokenizer.vocabulary() - 1, rows });
+        }
+        Ok(Self { checkpoint, outline, tokenizer: Arc::new(tokenizer) })
+    }
+}

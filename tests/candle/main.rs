@@ -1,0 +1,297 @@
+//! Whole models on the CPU backend: random ones of every shipped shape, tiny, computed for real.
+
+#![cfg(feature = "candle")]
+
+mod oracle;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sagebench::backend::candle::{Local, Source};
+use sagebench::backend::config::{Backend, CandleBackend, Clock};
+use sagebench::backend::{EngineStats, Finish, RequestId, Sink, Stepped};
+use sagebench::campaign::{Changes, Prepared, Rejected, prepare};
+use sagebench::checkpoint::random::{Like, Random, Stored};
+use sagebench::plan::{PromptRecipe, Recipe, Sampling};
+use sagebench::record::{GapRun, Outcome, Record};
+use sagebench::run::{Flow, Observer, Resume, Stop, play};
+use sagebench::tokenizer::Tokenizer;
+
+use self::oracle::Oracle;
+
+fn tiny(like: Like, dir: &Path) -> PathBuf {
+    let folder = dir.join(like.name());
+    Random { like, tiny: true, stored: Stored::F32, seed: 5 }.write(&folder).unwrap();
+    folder
+}
+
+fn prepared(model: &Path, changes: Changes) -> Result<Prepared, String> {
+    let changes =
+        Changes { backends: vec!["cpu".into()], model: Some(model.to_str().unwrap().to_owned()), ..changes };
+    prepare(Path::new("year1"), &changes).map_err(|rejected| match rejected {
+        Rejected::Message(message) => message,
+        Rejected::Invalid(failed) | Rejected::NotComparable(failed) => failed.diagnostics[0].message.clone(),
+    })
+}
+
+/// What a test changes in the backend's settings.
+type Change<'a> = &'a dyn Fn(&mut CandleBackend);
+
+/// The backend's settings, changed.
+fn open(prepared: &Prepared, change: impl Fn(&mut CandleBackend)) -> Local {
+    let Backend::Candle(config) = &prepared.backends[0].config else { panic!("the backend is a model") };
+    let mut config = config.clone();
+    change(&mut config);
+    Local::open(&config, prepared.backends[0].source.as_ref().unwrap()).unwrap()
+}
+
+#[derive(Default)]
+struct Heard {
+    ends: BTreeMap<RequestId, Finish>,
+    tokens: BTreeMap<RequestId, u32>,
+}
+
+impl Sink for Heard {
+    fn tokens(&mut self, id: RequestId, _: u64, _: u64, count: u32) {
+        *self.tokens.entry(id).or_default() += count;
+    }
+    fn finished(&mut self, id: RequestId, _: u64, end: Finish) {
+        self.ends.insert(id, end);
+    }
+}
+
+/// What a model answers to requests that are all sent at once, and what it counted.
+fn answers(local: &Local, recipes: &[Recipe]) -> (Vec<String>, EngineStats) {
+    let mut engine = local.engine(Sampling::default()).unwrap();
+    engine.keep_responses();
+    let mut heard = Heard::default();
+    for (id, recipe) in (0..).zip(recipes) {
+        engine.submit(id, recipe, 0);
+    }
+    while heard.ends.len() < recipes.len() {
+        assert!(engine.wait(Duration::from_mins(1)), "something is computed");
+        engine.advance(0, &mut heard);
+    }
+    let texts = (0..).zip(recipes).map(|(id, recipe)| {
+        let end = &heard.ends[&id];
+        assert_eq!(end.outcome, Outcome::Success, "{:?}", end.message);
+        assert_eq!(end.prompt_tokens, recipe.prompt.tokens());
+        assert!(
+            heard.tokens[&id] <= recipe.output_tokens
+                && (!recipe.forced || heard.tokens[&id] == recipe.output_tokens)
+        );
+        end.response.as_ref().unwrap().text.clone()
+    });
+    (texts.collect(), engine.stats(0))
+}
+
+fn stress(prepared: &Prepared) -> Vec<Recipe> {
+    prepared.plan.workloads[2].stream(0).collect()
+}
+
+#[test]
+fn an_answer_is_the_same_alone_and_in_a_batch_with_drafts_and_without_from_the_cache_and_computed() {
+    let dir = tempfile::tempdir().unwrap();
+    // One of each kind: biases and layer norms, and rotations with shared keys.
+    for like in [Like::Gpt2, Like::Qwen25Of05b] {
+        let prepared = prepared(&tiny(like, dir.path()), Changes::default()).unwrap();
+        let mut recipes = stress(&prepared);
+        // Shorter, and half of the prompts twice.
+        for (index, recipe) in recipes.iter_mut().enumerate() {
+            (recipe.prompt, recipe.output_tokens) =
+                (PromptRecipe::Synthetic { tokens: 64, prefix: None }, 24);
+            recipe.seed = index as u64 / 2;
+        }
+        recipes.truncate(6);
+        let (alone, stats) = answers(&open(&prepared, |config| config.engine.max_num_seqs = 1), &recipes);
+        assert!(alone.iter().any(|text| *text != alone[0]), "{}: prompts matter", like.name());
+        assert_eq!(stats.prefix_hit_tokens, Some(3 * 48), "{}", like.name());
+        let lookup = serde_json::json!({ "kind": "prompt_lookup" });
+        let changes: [(&str, Change<'_>); 5] = [
+            ("batched", &|_| {}),
+            ("no prefix cache", &|config| config.kv.prefix_cache = false),
+            ("drafts", &|config| config.speculative = serde_json::from_value(lookup.clone()).unwrap()),
+            ("chunks", &|config| config.engine.max_num_batched_tokens = 37),
+            ("one thread", &|config| config.threads = Some(1)),
+        ];
+        for (what, change) in changes {
+            let (texts, _) = answers(&open(&prepared, change), &recipes);
+            assert_eq!(texts, alone, "{}, {what}", like.name());
+        }
+        let (texts, stats) = answers(
+            &open(&prepared, |config| config.kv.tokens = Some(serde_json::from_str("256").unwrap())),
+            &recipes,
+        );
+        assert_eq!(texts, alone, "{}, a small pool", like.name());
+        assert!(stats.preempt_count > Some(0), "{}: {stats:?}", like.name());
+    }
+}
+
+#[test]
+fn answers_are_those_of_the_plain_model() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, like) in Like::ALL {
+        let folder = tiny(like, dir.path());
+        let prepared = prepared(&folder, Changes::default()).unwrap();
+        let tokenizer = &prepared.backends[0].source.as_ref().unwrap().tokenizer;
+        let mut recipes = stress(&prepared);
+        recipes.truncate(3);
+        for (recipe, length) in recipes.iter_mut().zip([1, 20, 40]) {
+            recipe.prompt = PromptRecipe::Synthetic { tokens: length, prefix: None };
+            recipe.output_tokens = 20;
+        }
+        let (texts, _) = answers(&open(&prepared, |_| {}), &recipes);
+        let oracle = Oracle::open(&folder);
+        let mut certain = 0;
+        for (recipe, text) in recipes.iter().zip(texts) {
+            let prompt = tokenizer.encode(&sagebench::plan::text(recipe, &**tokenizer));
+            let answer = oracle.answer(&prompt, 20);
+            let wanted = tokenizer.decode(&answer.tokens);
+            if answer.is_cut {
+                // The last characters may be part of one that goes on.
+                let sure = wanted.trim_end_matches('\u{fffd}');
+                assert!(text.starts_with(sure), "{name}: {text:?} does not begin with {sure:?}");
+            } else {
+                assert_eq!(text, wanted, "{name}");
+            }
+            certain += answer.tokens.len();
+        }
+        assert!(certain >= 20, "{name}: only {certain} of 60 tokens are certain");
+    }
+}
+
+/// SmolLM2-135M-Instruct, where `SAGEBENCH_SMOLLM2` says that its GGUF file is.
+#[test]
+fn smollm2_answers_real_prompts() {
+    let Some(model) = std::env::var_os("SAGEBENCH_SMOLLM2") else {
+        eprintln!(
+            "smollm2_answers_real_prompts did not run: SAGEBENCH_SMOLLM2 names no GGUF file of SmolLM2"
+        );
+        return;
+    };
+    let prepared = prepared(Path::new(&model), Changes::default()).unwrap();
+    let tokenizer = &prepared.backends[0].source.as_ref().unwrap().tokenizer;
+    let chat = |question: &str| format!("<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n");
+    let prompts = [
+        ("The capital of France is".to_owned(), "Paris"),
+        ("Monday, Tuesday, Wednesday, Thursday,".to_owned(), "Friday"),
+        ("1, 2, 3, 4, 5, 6,".to_owned(), "7"),
+        (chat("What is the capital of Italy?"), "Rome"),
+        (chat("What is the largest planet of the solar system?"), "Jupiter"),
+    ];
+    let mut recipe = stress(&prepared).remove(0);
+    (recipe.output_tokens, recipe.forced) = (32, false);
+    let recipes: Vec<Recipe> = prompts
+        .iter()
+        .map(|(prompt, _)| {
+            let prompt = PromptRecipe::text(prompt.as_str().into(), &**tokenizer);
+            Recipe { prompt, ..recipe.clone() }
+        })
+        .collect();
+    let lookup = serde_json::json!({ "kind": "prompt_lookup" });
+    let (texts, _) = answers(&open(&prepared, |_| {}), &recipes);
+    for ((prompt, wanted), text) in prompts.iter().zip(&texts) {
+        eprintln!("{prompt:?} -> {text:?}");
+        assert!(text.contains(wanted), "{prompt:?} is answered {text:?}, without {wanted:?}");
+    }
+    let drafting =
+        open(&prepared, |config| config.speculative = serde_json::from_value(lookup.clone()).unwrap());
+    assert_eq!(answers(&drafting, &recipes).0, texts, "drafts change nothing");
+}
+
+/// Holds every record against its gaps.
+#[derive(Default)]
+struct Exact(Vec<Record>);
+
+impl Observer for Exact {
+    fn on_record(&mut self, record: &Record, gaps: &[GapRun]) -> Flow {
+        let sum: u64 = gaps.iter().map(|run| run.gap * u64::from(run.count)).sum();
+        let count: u32 = gaps.iter().map(|run| run.count).sum();
+        let (sent, first) = (record.sent.unwrap(), record.first.unwrap());
+        assert_eq!((first - sent) + sum, record.end - sent, "TTFT and the gaps are the whole time");
+        assert_eq!(count + record.first_event_tokens, record.output_tokens);
+        self.0.push(record.clone());
+        Flow::Continue
+    }
+}
+
+#[test]
+fn time_to_first_token_and_gaps_are_the_whole_time_and_ten_requests_are_one_batch() {
+    let dir = tempfile::tempdir().unwrap();
+    // The contract in small: a cache of half of what the stress test wants.
+    let set = ["stress_test.prompt", "stress_test.output", "long_input.prompt", "long_input.output"];
+    let mut set: Vec<String> = set.iter().map(|path| format!("workloads.{path}.tokens=48")).collect();
+    set.push("backends.cpu.kv.tokens=480".into());
+    let changes = Changes { set, ..Changes::default() };
+    let prepared = prepared(&tiny(Like::Smollm2Of135m, dir.path()), changes).unwrap();
+    let local = open(&prepared, |_| {});
+    for plan in &prepared.plan.workloads[1..] {
+        let mut engine = local.engine(Sampling::default()).unwrap();
+        let mut records = Exact::default();
+        let (stop, resume) = (Stop::default(), Resume::default());
+        let played =
+            play(plan, plan.stream(0), &mut engine, Clock::Real, &stop, &mut records, &resume).unwrap();
+        for record in &records.0 {
+            assert_eq!(record.outcome, Outcome::Success, "{:?}", record.message);
+            assert_eq!(
+                (record.prompt_tokens, record.output_tokens),
+                (record.asked_tokens, record.asked_tokens)
+            );
+            assert!(record.first < Some(record.end), "the answer streams");
+        }
+        let is_stress = plan.name == "stress_test";
+        assert_eq!(played.max_in_flight, if is_stress { 10 } else { 1 });
+        assert_eq!(engine.largest_batch(), if is_stress { 10 } else { 1 });
+        if is_stress {
+            let stats = &played.stats;
+            assert!(stats.evict_count > Some(0) && stats.preempt_count > Some(0), "{stats:?}");
+            assert!(stats.evict_ns > Some(0) && stats.kv_used_tokens <= Some(480), "{stats:?}");
+        }
+    }
+}
+
+#[test]
+fn what_keeps_a_model_from_being_opened_is_told_before_the_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = tiny(Like::Gpt2, dir.path());
+    let edit = |file: &str, change: &dyn Fn(&mut serde_json::Value)| {
+        let path = folder.join(file);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let mut value = serde_json::from_str(&text).unwrap();
+        change(&mut value);
+        std::fs::write(&path, value.to_string()).unwrap();
+        text
+    };
+    let error = |changes: Changes| {
+        let message = prepared(&folder, changes).expect_err("it can not be used");
+        message.replace(dir.path().to_str().unwrap(), "DIR")
+    };
+    let clock = Changes { clock: Some(Clock::Virtual), ..Changes::default() };
+    insta::assert_snapshot!(error(clock), @"backend `cpu` computes a real model, which takes real time; only a mock can be played on the virtual clock");
+    let long = Changes { set: vec!["workloads.long_input.prompt.tokens=2000".into()], ..Changes::default() };
+    insta::assert_snapshot!(error(long), @"a prompt of 2000 and an answer of 200 tokens are more than the context of 2048 of `DIR/gpt2`");
+
+    let config = edit("config.json", &|config| config["vocab_size"] = 300.into());
+    insta::assert_snapshot!(error(Changes::default()), @"the tokenizer has ids up to 511, and the model's embedding has 300 rows: they do not belong together; name the right one with `tokenizer`");
+    std::fs::write(folder.join("config.json"), &config).unwrap();
+
+    let at_open = |change: &dyn Fn(&mut CandleBackend)| {
+        let prepared = prepared(&folder, Changes::default()).unwrap();
+        let Backend::Candle(config) = &prepared.backends[0].config else { panic!("the backend is a model") };
+        let mut config = config.clone();
+        change(&mut config);
+        let source: &Arc<Source> = prepared.backends[0].source.as_ref().unwrap();
+        let message = Local::open(&config, source).expect_err("it can not be opened").to_string();
+        message.replace(dir.path().to_str().unwrap(), "DIR")
+    };
+    let message = at_open(&|config| {
+        config.kv.tokens = None;
+        config.kv.bytes = Some(serde_json::from_str("\"900TiB\"").unwrap());
+    });
+    assert!(message.contains("MiB of memory are free; make `kv` smaller"), "{message}");
+    edit("config.json", &|config| config["model_type"] = "mamba".into());
+    let message = at_open(&|_| {});
+    assert!(message.contains("mamba") && message.contains("llama"), "the known ones are listed: {message}");
+}

@@ -10,9 +10,10 @@ use crate::backend::candle::Local;
 use crate::backend::config::{Backend, Clock};
 use crate::gate::{Facts, exit, outcome};
 use crate::measure::{
-    CellInput, Metrics, Samples, Validity, check_reports, curves, errors, host, metrics, own_memory, rounded,
+    CellInput, Metrics, Samples, Setting, Validity, check_reports, curves, errors, host, metrics, own_memory, rounded,
     timeline, validity,
 };
+use crate::plan::config::Load;
 use crate::plan::{WorkloadPlan, table};
 use crate::report::{
     BackendReport, CellReport, Environment, FaultEntry, RunReport, RunVerdict, Segment, Series,
@@ -206,7 +207,24 @@ fn pooled<'a>(
     for cell in &cells {
         samples.merge(&cell.samples);
     }
-    let validity = validity(chosen.clock(), &samples, &prepared.scenario.validity);
+    let played: Vec<&Samples> = cells.iter().map(|cell| &cell.samples).collect();
+    let setting = Setting {
+        clock: chosen.clock(),
+        repeats: &played,
+        is_constant: prepared
+            .scenario
+            .workloads
+            .get(&plan.name)
+            .is_some_and(|workload| matches!(workload.load, Load::Closed(_) | Load::Open(_))),
+        faulted: &cells
+            .iter()
+            .enumerate()
+            .flat_map(|(repeat, cell)| {
+                cell.played.stats.faults.iter().filter_map(move |fault| Some((repeat, fault.index?)))
+            })
+            .collect(),
+    };
+    let validity = validity(&setting, &samples, &prepared.scenario.validity);
     let metrics = cell_metrics(campaign, plan, backend, &cells, &samples, &validity);
     let single = |cell: &&Cell| cell_metrics(campaign, plan, backend, &[*cell], &cell.samples, &validity);
     let repeats = if cells.len() > 1 { cells.iter().map(single).collect() } else { Vec::new() };

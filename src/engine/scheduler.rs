@@ -158,8 +158,9 @@ struct Sequence<C> {
     preemptions: u32,
     /// Its place among all admissions.
     order: u64,
-    /// Whether it rides, and up to which turn of the wheel its numbers are right.
+    /// Whether it rides.
     rides: bool,
+    /// The turn of the wheel up to which a rider's numbers are right; of others, the turn of their last token.
     since: u64,
     /// Whether each of its tokens is told.
     followed: bool,
@@ -550,6 +551,7 @@ impl<C: Content> Scheduler<C> {
             if tokens == 0 {
                 continue;
             }
+            sequence.since = self.wheel.turn;
             let emission = sequence.emission(tokens);
             emit(emission);
             if emission.last {

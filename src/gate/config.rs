@@ -290,11 +290,30 @@ pub struct ValidityRules {
     /// The client sent requests late: p99 of sent − due (without `cap_wait`) over 1 ms or 5 % of the median TTFT, whichever is more.
     /// With fewer than 100 requests it only warns. Never on the virtual clock. Default `fail`.
     pub lag: Threat,
+    /// When the last request of an open load was due, fewer than 95 % of all that were due had been sent: the load was not
+    /// the one that was planned. What waited under `max_in_flight`, and what was never to be sent, is not missing. Looked at
+    /// from 100 requests on. Never on the virtual clock. Default `fail`.
+    pub rate: Threat,
+    /// The latency of a constant load had not settled: MSER-5 would cut more than a third of the requests. Looked at from 200
+    /// requests on; only for closed and open loads, whose pressure is constant. Nothing is ever cut. Default `warn`.
+    pub steady_state: Threat,
+    /// Of the successful requests whose length was forced, more than 1 % came out otherwise, so that two runs are not of
+    /// the same work. Lengths that a fault changed on purpose do not count. Default `fail`.
+    pub length: Threat,
+    /// The mean number of requests in flight is more than 5 % off the rate times the mean end-to-end time (Little's law), in a
+    /// run long enough for it to hold: something in the measurement itself is wrong. Default `warn`.
+    pub littles_law: Threat,
 }
 
 impl Default for ValidityRules {
     fn default() -> Self {
-        Self { lag: Threat::Fail }
+        Self {
+            lag: Threat::Fail,
+            rate: Threat::Fail,
+            steady_state: Threat::Warn,
+            length: Threat::Fail,
+            littles_law: Threat::Warn,
+        }
     }
 }
 

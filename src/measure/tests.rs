@@ -5,8 +5,6 @@ use serde_json::{Value, json};
 use super::fixture::{cell, failed, played, request, stress};
 use super::*;
 use crate::backend::EngineStats;
-use crate::backend::config::Clock;
-use crate::gate::config::{Threat, ValidityRules};
 use crate::metric::Metric;
 use crate::plan::config::Tags;
 use crate::record::{Basis, Outcome, Phase, Record};
@@ -185,31 +183,14 @@ fn conditions_on_tags_and_on_what_a_request_lacks() {
     assert!(holds(tpot), "one token has no time per further token");
 }
 
-fn late(requests: u64, lag: u64) -> Samples {
+/// Requests of four tokens, one a second.
+fn evenly(requests: u64) -> Samples {
     let mut samples = Samples::new(Basis::Sent);
     for index in 0..requests {
         let (record, gaps) = request(index, index * SECOND, 4, 5 * MILLISECOND);
-        let wait = 50 * MILLISECOND;
-        samples.push(Record { due: record.due.saturating_sub(lag + wait), cap_wait: wait, ..record }, &gaps);
+        samples.push(record, &gaps);
     }
     samples
-}
-
-#[test]
-fn a_client_that_is_late_makes_the_run_invalid() {
-    let rules = ValidityRules::default();
-    // TTFT is 10 ms, so the limit is 1 ms; waiting under the cap is no lag. The first request is due at 0 at the earliest.
-    assert!(validity(Clock::Real, &late(200, MILLISECOND), &rules).valid);
-    let bad = validity(Clock::Real, &late(200, 2 * MILLISECOND), &rules);
-    assert!(!bad.valid);
-    insta::assert_snapshot!(bad.reasons[0].text, @"the client sent requests late: p99 of sent − due is 2.000 ms, over the limit of 1.000 ms (1 ms or 5 % of the median TTFT, n = 200); lower the load, or run the client on a quieter machine or with more cores");
-    let few = validity(Clock::Real, &late(99, 2 * MILLISECOND), &rules);
-    assert_eq!((few.valid, few.warnings.len()), (true, 1));
-    assert_eq!(validity(Clock::Virtual, &late(200, 2 * MILLISECOND), &rules), Validity::default());
-    let off = ValidityRules { lag: Threat::Off };
-    assert_eq!(validity(Clock::Real, &late(200, 2 * MILLISECOND), &off), Validity::default());
-    let warn = validity(Clock::Real, &late(200, 2 * MILLISECOND), &ValidityRules { lag: Threat::Warn });
-    assert_eq!((warn.valid, warn.warnings.len()), (true, 1));
 }
 
 #[test]
@@ -219,6 +200,6 @@ fn curves_end_at_the_extremes_and_timelines_are_bounded() {
     assert_eq!(drawn.ttft.len(), 10);
     assert_eq!(drawn.tbt.last(), Some(&[1.0, 565.0]));
     assert!(drawn.tbt.len() <= 60);
-    let many = timeline(&late(300, 0));
+    let many = timeline(&evenly(300));
     assert_eq!((many.requests, many.bars.len(), many.bars[1].index), (300, 200, 1));
 }

@@ -7,12 +7,14 @@ mod batch;
 mod binomial;
 mod moments;
 mod quantile;
+mod steady;
 mod student;
 
 pub use batch::design_effect;
 pub use binomial::{at_least, at_most, is_within, pmf, proportion_bounds};
 pub use moments::{mean, stddev, sum, total};
 pub use quantile::{OrderStatistics, at_rank, nearest_rank, quantile_bounds, smallest_n, sorted};
+pub use steady::mser5;
 pub use student::{Estimate, mean_of_clusters, mean_of_independent, mean_of_neighbours, t_below, t_exceeded};
 
 /// One value and how often it was observed.

@@ -157,7 +157,8 @@ impl<C: Content> Scheduler<C> {
         self.wheel.due = due;
     }
 
-    /// Lets everyone ride who only decodes, as long as all before it ride.
+    /// Lets everyone ride who only decodes and had a token in this very step, as long as all before it ride: the gap before
+    /// a rider's token is the length of the step.
     pub(super) fn board(&mut self) {
         self.wheel.boarded.clear();
         if !self.wheel.on || self.running.len() > self.limits.tokens as usize {
@@ -165,7 +166,8 @@ impl<C: Content> Scheduler<C> {
         }
         while let Some(slot) = self.running.get(self.wheel.riders as usize).copied() {
             let (turn, sequence) = (self.wheel.turn, &mut self.sequences[slot as usize]);
-            if sequence.emitted == 0 || sequence.total() - sequence.computed != 1 {
+            let is_due = sequence.emitted > 0 && sequence.total() - sequence.computed == 1;
+            if !is_due || sequence.since != turn {
                 break;
             }
             (sequence.rides, sequence.since) = (true, turn);

@@ -124,3 +124,16 @@ fn most_gaps_are_told_by_the_step() {
     assert_eq!(folded.gaps.values().sum::<u64>(), 30 * 99);
     assert!(folded.steps > 500, "{}", folded.steps);
 }
+
+/// Its recompute leaves just one token to compute, so that it looks like one that decodes on.
+#[test]
+fn a_preempted_request_has_its_whole_gap() {
+    let recipe = |index, prompt, output| Recipe { arrival: Some(0), ..recipe(index, prompt, output) };
+    let recipes = [recipe(0, 234, 104), recipe(1, 57, 25)];
+    let limits = EngineLimits { max_num_seqs: 2, max_num_batched_tokens: 10, ..EngineLimits::default() };
+    let config = batched(22, EngineLimits { chunked_prefill: true, ..limits });
+    let (_, told) = played(&plan(closed(5)), &recipes, &config, false);
+    let (_, folded) = played(&plan(closed(5)), &recipes, &config, true);
+    assert_eq!((told.records, &told.gaps), (folded.records, &folded.gaps));
+    assert!(told.gaps.keys().any(|gap| *gap > SECOND), "it was preempted for long");
+}

@@ -420,3 +420,33 @@ fn every_comparison_of_a_number() {
         }
     }
 }
+
+/// The table of the documentation: rule, requests, how many of them are beyond the limit, verdict.
+#[test]
+fn the_documented_verdicts_are_those_that_are_given() {
+    let page = include_str!("../../../docs/verdicts.md");
+    let mut rows = 0;
+    for line in page.lines().filter(|line| line.starts_with("| p9") || line.starts_with("| error_rate")) {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let [rule, n, beyond, verdict] = cells[..] else { panic!("{line}") };
+        let (n, beyond): (usize, usize) = (n.parse().unwrap(), beyond.parse().unwrap());
+        let made = if rule.starts_with("error_rate") {
+            Made::of_events(beyond, n)
+        } else {
+            Made::of_samples((0..n).map(|at| if at < beyond { 300.0 } else { 100.0 }))
+        };
+        assert_eq!(judged(rule, &made).verdict.to_string(), verdict, "{line}");
+        rows += 1;
+    }
+    assert_eq!(rows, 13);
+    // The worked comparison.
+    let ours = [20.1, 20.9, 19.8, 20.4, 20.6];
+    let theirs = Side { values: vec![18.9, 19.3, 19.1, 18.7, 19.0], interval: None, exact: false };
+    for (rule, verdict) in
+        [("avg_mem <= main", Fail), ("avg_mem <= main + 12%", Pass), ("avg_mem <= main + 5%", Inconclusive)]
+    {
+        let made = Made { number: Some(20.0), repeats: ours.to_vec(), ..Made::default() };
+        let parsed = parse(rule).unwrap();
+        assert_eq!(judge(&super::case(&parsed, rule), &made, Ok(&theirs)).verdict, verdict, "{rule}");
+    }
+}

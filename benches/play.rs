@@ -107,6 +107,7 @@ fn year1() -> RunReport {
         resume: false,
         force: false,
         strict: false,
+        allow_exec: false,
         stop: &stop,
         command: "bench",
     };

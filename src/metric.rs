@@ -114,6 +114,7 @@ macro_rules! metrics {
 
 metrics! {
     "ttft" Milliseconds Samples Lower "Time to first token: first content minus sent (closed loop) or minus due (open loop).";
+    "answer_ttft" Milliseconds Samples Lower "Time to the first token of the answer itself, of requests that reasoned before; counted as `ttft`.";
     "tbt" ["itl"] Milliseconds Samples Lower "Time between tokens: the gaps between successive tokens, pooled over all requests.";
     "tpot" Milliseconds Samples Lower "Time per output token: (end − first) / (output tokens − tokens of the first event), per request.";
     "e2e" ["latency"] Milliseconds Samples Lower "End to end: last content minus sent (closed loop) or minus due (open loop).";

@@ -57,8 +57,15 @@ fn play(dir: &Path, scenario: &str) -> Results {
     let prepared = prepare(&path, &Changes::default()).unwrap_or_else(|error| panic!("{error:?}"));
     let folder = Folder::open(&dir.join("results")).unwrap();
     let stop = Stop::default();
-    let settings =
-        Settings { folder: &folder, resume: false, force: false, strict: false, stop: &stop, command: "" };
+    let settings = Settings {
+        folder: &folder,
+        resume: false,
+        force: false,
+        strict: false,
+        allow_exec: false,
+        stop: &stop,
+        command: "",
+    };
     conduct(&prepared, &settings, &mut Silent).unwrap();
     let run = fs::read_to_string(folder.dir().join("run.json")).unwrap();
     Results { requests: rows(&folder.dir().join("requests.jsonl")), run: serde_json::from_str(&run).unwrap() }

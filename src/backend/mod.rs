@@ -83,7 +83,7 @@ pub trait Live {
     fn next(&mut self, until: Ns) -> Result<Option<Answer>, String>;
 
     /// Called once when measuring starts: what [`Self::finish`] tells counts from here.
-    fn start_measuring(&mut self);
+    fn start_measuring(&mut self, now: Ns);
 
     /// The cell is over, and nothing is in flight: what the server says of itself.
     fn finish(&mut self) -> EngineStats;
@@ -195,6 +195,8 @@ pub struct EngineStats {
     pub draft_tokens: Option<u64>,
     /// Draft tokens accepted.
     pub accepted_tokens: Option<u64>,
+    /// The share of draft tokens that were accepted, where only that is known.
+    pub spec_accept_share: Option<f64>,
     /// Peak memory of the (modelled) device in bytes.
     pub peak_mem_bytes: Option<u64>,
     /// Mean memory over time in bytes.

@@ -191,6 +191,7 @@ fn group<'a>(campaign: &'a Campaign<'_>) -> Vec<Group<'a>> {
     for cell in &campaign.cells {
         keyed.entry((cell.key.workload as usize, cell.key.backend as usize)).or_default().push(cell);
     }
+    keyed.sort_unstable_keys();
     keyed.into_iter().map(|((workload, backend), cells)| pooled(campaign, workload, backend, cells)).collect()
 }
 

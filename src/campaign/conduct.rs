@@ -27,6 +27,7 @@ use crate::units::{Ns, seconds};
 
 /// How a run is conducted.
 #[derive(Debug, Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own on the command line")]
 pub struct Settings<'a> {
     /// Where results go.
     pub folder: &'a Folder,
@@ -36,6 +37,8 @@ pub struct Settings<'a> {
     pub force: bool,
     /// Inconclusive rules fail.
     pub strict: bool,
+    /// The scenario may start servers.
+    pub allow_exec: bool,
     /// Asks the run to stop.
     pub stop: &'a Stop,
     /// The command line, for the record.
@@ -69,6 +72,9 @@ pub enum CampaignError {
         /// Why.
         message: String,
     },
+    /// The scenario wants to start a program, and nobody said that it may.
+    #[error("backend `{0}` starts a server with `launch`; --allow-exec lets it")]
+    ExecNotAllowed(String),
     /// Playing failed.
     #[error(transparent)]
     Run(#[from] RunError),
@@ -82,7 +88,8 @@ impl CampaignError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::OtherPlan { .. } => exit::INVALID,
-            Self::Folder(FolderError::Incomplete(_) | FolderError::NothingToResume(_)) => exit::USAGE,
+            Self::Folder(FolderError::Incomplete(_) | FolderError::NothingToResume(_))
+            | Self::ExecNotAllowed(_) => exit::USAGE,
             _ => exit::RUN,
         }
     }
@@ -144,6 +151,15 @@ pub fn conduct(
         resources: None,
         identities: Vec::new(),
     };
+    // A server that is not there is told before anything is played, moved or written.
+    let mut servers = Servers::default();
+    for (at, chosen) in prepared.backends.iter().enumerate() {
+        if !chosen.is_launched() {
+            servers.open(at, prepared, settings, progress)?;
+        } else if !settings.allow_exec {
+            return Err(CampaignError::ExecNotAllowed(chosen.name.clone()));
+        }
+    }
     let mut earlier = open_journal(prepared, settings)?;
     if earlier.journal.is_some() {
         campaign.resources = Resources::start();
@@ -154,7 +170,6 @@ pub fn conduct(
         requests: 0,
         ended_by: None,
     });
-    let mut servers = Servers::default();
     let mut problem = play_all(&mut campaign, &mut earlier, &mut servers, settings, progress).err();
     campaign.identities = servers.identities(prepared.backends.len());
     let stopped = campaign.fired().is_some();
@@ -245,63 +260,63 @@ fn play_all(
     progress: &mut dyn Progress,
 ) -> Result<(), CampaignError> {
     let prepared = campaign.prepared;
-    for backend in 0..prepared.backends.len() {
-        // One that is not there is told before anything is played.
-        servers.open(backend, prepared, settings, progress)?;
-    }
+    let keys = order(prepared);
     if let Some(journal) = &mut earlier.journal {
         let start_time = campaign.segments.last().map_or(0.0, |segment| segment.start_time);
         journal.write(&Entry::Segment { start_time })?;
     }
-    for (workload, plan) in prepared.plan.workloads.iter().enumerate() {
-        for repeat in 0..plan.repeats {
-            for backend in order(prepared.backends.len(), repeat) {
-                let chosen = &prepared.backends[backend];
-                let key = CellKey { workload: workload as u32, backend: backend as u32, repeat };
-                let done = earlier.cells.remove(&key).unwrap_or_default();
-                if let (Some(played), Some(start_time)) = (&done.played, done.start_time) {
-                    campaign.cells.push(restored(key, plan, &done, played.clone(), start_time));
-                    continue;
-                }
-                let virtual_start = campaign.cells.iter().map(|cell| cell.end_time).fold(0.0, f64::max);
-                let journal = &mut earlier.journal;
-                let mut player = Player { campaign, key, plan, chosen, settings, journal, progress, servers };
-                let cell = player.play(&done, virtual_start)?;
-                let interrupted = matches!(cell.played.ending, Ending::Interrupted(_));
-                let is_fired = cell.fired.is_some();
-                campaign.cells.push(cell);
-                if is_fired {
-                    return Ok(());
-                }
-                if let Some(signal) =
-                    settings.stop.requested().filter(|_| interrupted || !is_last(prepared, key))
-                {
-                    campaign.signal = Some(signal);
-                    if let Some(segment) = campaign.segments.last_mut() {
-                        segment.ended_by = Some(format!("signal {signal}"));
-                    }
-                    if let Some(journal) = &mut earlier.journal {
-                        journal.write(&Entry::Stopped { signal })?;
-                    }
-                    return Ok(());
-                }
+    for (at, key) in keys.iter().copied().enumerate() {
+        let plan = &prepared.plan.workloads[key.workload as usize];
+        let chosen = &prepared.backends[key.backend as usize];
+        let done = earlier.cells.remove(&key).unwrap_or_default();
+        let next = keys.get(at + 1);
+        if let (Some(played), Some(start_time)) = (&done.played, done.start_time) {
+            campaign.cells.push(restored(key, plan, &done, played.clone(), start_time));
+            continue;
+        }
+        let virtual_start = campaign.cells.iter().map(|cell| cell.end_time).fold(0.0, f64::max);
+        let journal = &mut earlier.journal;
+        let mut player = Player { campaign, key, plan, chosen, settings, journal, progress, servers };
+        let cell = player.play(&done, virtual_start)?;
+        let interrupted = matches!(cell.played.ending, Ending::Interrupted(_));
+        let is_fired = cell.fired.is_some();
+        campaign.cells.push(cell);
+        if is_fired {
+            return Ok(());
+        }
+        if chosen.is_launched() && next.is_none_or(|next| next.backend != key.backend) {
+            servers.leave(key.backend as usize);
+        }
+        if let Some(signal) = settings.stop.requested().filter(|_| interrupted || next.is_some()) {
+            campaign.signal = Some(signal);
+            if let Some(segment) = campaign.segments.last_mut() {
+                segment.ended_by = Some(format!("signal {signal}"));
             }
+            if let Some(journal) = &mut earlier.journal {
+                journal.write(&Entry::Stopped { signal })?;
+            }
+            return Ok(());
         }
     }
     Ok(())
 }
 
-/// The order of backends in a repeat: A B, then B A, so that a drift of the machine favours neither.
-fn order(backends: usize, repeat: u32) -> impl Iterator<Item = usize> {
-    (0..backends).map(move |at| if repeat.is_multiple_of(2) { at } else { backends - 1 - at })
-}
-
-/// Whether nothing is played after this cell.
-fn is_last(prepared: &Prepared, key: CellKey) -> bool {
-    let workloads = &prepared.plan.workloads;
-    key.workload as usize + 1 == workloads.len()
-        && order(prepared.backends.len(), key.repeat).last() == Some(key.backend as usize)
-        && workloads.last().is_some_and(|plan| key.repeat + 1 == plan.repeats)
+/// The cells in the order they are played: workload by workload, in each repeat on every backend, A B and then B A, so that a
+/// drift of the machine favours neither. Where servers are started for the run, backend by backend, so that only one of them
+/// runs at a time.
+fn order(prepared: &Prepared) -> Vec<CellKey> {
+    let mut keys = Vec::new();
+    for (workload, plan) in (0..).zip(&prepared.plan.workloads) {
+        for repeat in 0..plan.repeats {
+            let backends = prepared.backends.len() as u32;
+            let turn = |at: u32| if repeat.is_multiple_of(2) { at } else { backends - 1 - at };
+            keys.extend((0..backends).map(|at| CellKey { workload, backend: turn(at), repeat }));
+        }
+    }
+    if prepared.backends.iter().any(Chosen::is_launched) {
+        keys.sort_by_key(|key| key.backend);
+    }
+    keys
 }
 
 /// A cell that an earlier segment finished.

@@ -58,6 +58,11 @@ impl Chosen {
         }
     }
 
+    /// Whether this program starts it.
+    pub fn is_launched(&self) -> bool {
+        self.config.server().is_some_and(|(server, _)| !server.launch.is_empty())
+    }
+
     /// The model it reports; of a server, the one that it is asked for.
     pub fn model(&self) -> &str {
         match &self.config {

@@ -1,17 +1,21 @@
 //! The servers of a run: each is found once, and talked to over the same connections in all of its cells.
 
+use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::cell::Progress;
 use super::conduct::{CampaignError, Settings};
 use super::prepare::Prepared;
 use crate::backend::openai::{Identity, OpenAi, Setup};
+use crate::report::slug;
 use crate::sample::key;
 
 /// The servers among the chosen backends, by their position; those that were opened.
 #[derive(Default)]
 pub struct Servers {
     open: Vec<Option<OpenAi>>,
+    /// Those that were left.
+    left: BTreeMap<usize, Identity>,
 }
 
 impl Servers {
@@ -30,8 +34,10 @@ impl Servers {
         }
         let slot = &mut self.open[at];
         if slot.is_none() {
+            let log = settings.folder.dir().join(format!("server-{}.log", slug(&chosen.name)));
             let mut setup = Setup {
                 dir: &prepared.dir(),
+                log: settings.allow_exec.then_some(&log),
                 nonce: nonce(),
                 say: &mut |what| progress.waiting(what),
                 stopped: &|| settings.stop.requested().is_some(),
@@ -43,9 +49,21 @@ impl Servers {
         Ok(slot.as_mut())
     }
 
+    /// Leaves a server that this program started: it is stopped.
+    pub fn leave(&mut self, at: usize) {
+        if let Some(slot) = self.open.get_mut(at)
+            && let Some(server) = slot.take()
+        {
+            self.left.insert(at, server.identity().clone());
+        }
+    }
+
     /// What each chosen backend turned out to be; `None` for those that are no servers or were not reached.
     pub fn identities(&self, backends: usize) -> Vec<Option<Identity>> {
-        let identity = |at: usize| self.open.get(at)?.as_ref().map(|server| server.identity().clone());
+        let identity = |at: usize| {
+            let open = self.open.get(at).and_then(Option::as_ref);
+            open.map(|server| server.identity().clone()).or_else(|| self.left.get(&at).cloned())
+        };
         (0..backends).map(identity).collect()
     }
 }

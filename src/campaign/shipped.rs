@@ -30,7 +30,11 @@ shipped!(
     "hook-prompt.yaml",
     "structured-output.yaml",
     "quality-gate.yaml",
-    "custom-metric.yaml"
+    "custom-metric.yaml",
+    "vllm.yaml",
+    "sglang.yaml",
+    "lmdeploy.yaml",
+    "llamacpp.yaml"
 );
 
 impl Shipped {

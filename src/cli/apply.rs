@@ -56,12 +56,17 @@ pub fn apply(args: &ApplyArgs) -> Result<u8, CliError> {
     if args.dry_run {
         return documents::dry_run(&prepared);
     }
+    play_all(&prepared, &args.results)
+}
+
+/// Plays scenarios one after another.
+pub(super) fn play_all(prepared: &[Prepared], results: &Results) -> Result<u8, CliError> {
     let stop = Stop::default();
     signals::connect(&stop)?;
-    let places = folders(&args.results.output, &prepared);
+    let places = folders(&results.output, prepared);
     let mut codes = Vec::new();
     for (one, dir) in prepared.iter().zip(&places) {
-        codes.push(play(one, dir, &args.results, &stop)?);
+        codes.push(play(one, dir, results, &stop)?);
         if stop.requested().is_some() {
             break;
         }
@@ -99,6 +104,7 @@ fn play(prepared: &Prepared, dir: &Path, results: &Results, stop: &Stop) -> Resu
         resume: results.resume,
         force: results.force,
         strict: results.strict,
+        allow_exec: results.allow_exec,
         stop,
         command: &std::env::args().collect::<Vec<_>>().join(" "),
     };

@@ -40,6 +40,8 @@ pub enum Command {
     Apply(Box<ApplyArgs>),
     /// Run scenarios, or one of the contract's workloads by its old name
     Run(Box<RunArgs>),
+    /// Measure a server at several concurrencies, from one line
+    Quick(QuickArgs),
     /// Check scenarios and print every error of every file
     Validate(ValidateArgs),
     /// Print what a scenario expands to, or write it as a plan file
@@ -143,6 +145,7 @@ pub struct ApplyArgs {
 
 /// What happens to the results of a run.
 #[derive(Debug, Clone, Default, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct Results {
     /// The folder for results
     #[arg(short, long, value_name = "DIR", default_value = "benchmark_results")]
@@ -156,6 +159,47 @@ pub struct Results {
     /// Let inconclusive rules fail the run
     #[arg(long)]
     pub strict: bool,
+    /// Let the scenario start its servers (`launch`)
+    #[arg(long)]
+    pub allow_exec: bool,
+    /// How much is said.
+    #[command(flatten)]
+    pub voice: Voice,
+}
+
+/// Arguments of `quick`.
+#[derive(Debug, Clone, Args)]
+pub struct QuickArgs {
+    /// Where the server's API is, such as `http://127.0.0.1:8000/v1`
+    #[arg(value_name = "URL")]
+    pub url: String,
+    /// The model to ask for; by default the only one that is served
+    #[arg(long, value_name = "MODEL")]
+    pub model: Option<String>,
+    /// Tokens of each prompt
+    #[arg(long, value_name = "TOKENS", default_value_t = 1024)]
+    pub prompt: u32,
+    /// Tokens of each answer
+    #[arg(long, value_name = "TOKENS", default_value_t = 128)]
+    pub output: u32,
+    /// How many requests are in flight, one level after the other
+    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1,4,16")]
+    pub concurrency: Vec<u32>,
+    /// How long each level lasts
+    #[arg(long, value_name = "DURATION", default_value = "60s")]
+    pub duration: String,
+    /// The environment variable that holds the API key
+    #[arg(long, value_name = "NAME")]
+    pub api_key_env: Option<String>,
+    /// Write the scenario here
+    #[arg(long, value_name = "FILE")]
+    pub save: Option<PathBuf>,
+    /// The folder for results
+    #[arg(short = 'o', long = "results", value_name = "DIR", default_value = "benchmark_results")]
+    pub results: PathBuf,
+    /// Move an incomplete earlier run to the history and start afresh
+    #[arg(long)]
+    pub force: bool,
     /// How much is said.
     #[command(flatten)]
     pub voice: Voice,

@@ -7,6 +7,7 @@ mod documents;
 mod error;
 mod model;
 mod progress;
+mod quick;
 mod signals;
 mod terminal;
 
@@ -41,6 +42,7 @@ fn run(command: Command) -> Result<u8, CliError> {
     match command {
         Command::Apply(args) => apply::apply(&args),
         Command::Run(args) => apply::run(&args),
+        Command::Quick(args) => quick::quick(&args),
         Command::Validate(args) => documents::validate(&args),
         Command::Plan(args) => documents::plan(&args),
         Command::Report(args) => documents::report(&args),

@@ -287,7 +287,7 @@ pub enum Missing {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ValidityRules {
-    /// The client sent requests late: p99 of sent − due (without `cap_wait`) over 1 ms or 5 % of the median TTFT, whichever is more.
+    /// The client sent requests late: p99 of sent − due (without `cap_wait` and opening a connection) over 1 ms or 5 % of the median TTFT, whichever is more.
     /// With fewer than 100 requests it only warns. Never on the virtual clock. Default `fail`.
     pub lag: Threat,
     /// When the last request of an open load was due, fewer than 95 % of all that were due had been sent: the load was not

@@ -1,5 +1,7 @@
 //! A cell's metrics as one flat object.
 
+use std::collections::BTreeSet;
+
 use indexmap::IndexMap;
 use rustc_hash::FxHashMap;
 use serde_json::{Value, json};
@@ -11,7 +13,7 @@ use super::{Distribution, Samples, Totals, Validity, median_interval, meets};
 use crate::backend::config::Clock;
 use crate::metric::{Kind, METRICS, Metric};
 use crate::plan::config::Tags;
-use crate::record::Outcome;
+use crate::record::{Outcome, Record, TokenSource};
 use crate::rule::Condition;
 use crate::run::{Ending, Played};
 use crate::units::{MIB, Ns, ms, seconds};
@@ -282,7 +284,10 @@ impl Draft {
             ("avg_batch_size", engines.avg_batch_size),
             ("avg_mem_mb", engines.avg_mem_bytes.map(|bytes| bytes / MIB as f64)),
             ("prefix_hit_rate", share(engines.prefix_hit_tokens, engines.prefix_queried_tokens)),
-            ("spec_accept_rate", share(engines.accepted_tokens, engines.draft_tokens)),
+            (
+                "spec_accept_rate",
+                share(engines.accepted_tokens, engines.draft_tokens).or(engines.spec_accept_share),
+            ),
         ];
         for (name, value) in floats {
             if let Some(value) = value {
@@ -398,6 +403,17 @@ fn warnings(cell: &CellInput<'_>, totals: &Totals) -> Vec<String> {
             "{} of {n} successful requests came out longer or shorter than the length they were forced to",
             totals.length_mismatches
         ));
+    }
+    let counted = |record: &&Record| record.sent.is_some() && record.output_tokens > 0;
+    let sources: BTreeSet<TokenSource> =
+        cell.samples.records().iter().filter(counted).map(|record| record.token_source).collect();
+    if sources.contains(&TokenSource::Events) {
+        warnings.push(
+            "nobody counted the tokens of some answers: each of their events counts as one token".into(),
+        );
+    }
+    if sources.len() > 1 {
+        warnings.push("the tokens of some answers were counted by other means than those of others".into());
     }
     if cell.trace_rows_skipped > 0 {
         warnings.push(format!(

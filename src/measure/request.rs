@@ -14,6 +14,10 @@ type Reading = fn(&Record, Basis) -> Option<f64>;
 fn reading(metric: &Metric) -> Option<Reading> {
     Some(match metric.name {
         "ttft" => |record, basis| success(record)?.ttft(basis).map(ms),
+        "answer_ttft" => |record, basis| {
+            let record = success(record)?;
+            Some(ms(record.first_answer?.saturating_sub(record.start(basis)?)))
+        },
         "tbt" => |record, _| {
             let record = success(record)?;
             (record.output_tokens > record.first_event_tokens).then(|| ms(record.longest_gap))

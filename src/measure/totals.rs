@@ -83,6 +83,7 @@ pub(super) struct Engines {
     pub(super) accepted_tokens: Option<u64>,
     pub(super) max_batch_size: Option<u64>,
     pub(super) avg_batch_size: Option<f64>,
+    pub(super) spec_accept_share: Option<f64>,
     pub(super) peak_mem_bytes: Option<u64>,
     pub(super) avg_mem_bytes: Option<f64>,
 }
@@ -108,6 +109,7 @@ impl Engines {
             peak_mem_bytes: max(|run| run.stats.peak_mem_bytes),
             max_batch_size: max(|run| run.stats.batch.as_ref().map(|batch| u64::from(batch.max))),
             avg_batch_size: weighted_mean(played, |run| run.stats.batch.as_ref().map(|batch| batch.mean)),
+            spec_accept_share: weighted_mean(played, |run| run.stats.spec_accept_share),
             avg_mem_bytes: weighted_mean(played, |run| run.stats.avg_mem_bytes),
         }
     }

@@ -177,7 +177,8 @@ fn little(samples: &Samples) -> Option<String> {
 /// What to say when requests left late, and how many were sent.
 fn lag(samples: &Samples) -> Option<(String, u64)> {
     let sent = samples.records().iter().filter_map(|record| {
-        Some(ms(record.sent?.saturating_sub(record.due).saturating_sub(record.cap_wait)))
+        let late = record.sent?.saturating_sub(record.due);
+        Some(ms(late.saturating_sub(record.cap_wait).saturating_sub(record.connect)))
     });
     let lags = Distribution::of(sent.collect());
     let late = lags.quantile(0.99)?;

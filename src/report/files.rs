@@ -200,7 +200,11 @@ struct Row<'a> {
     outcome: String,
     due_ms: f64,
     sent_ms: Option<f64>,
+    #[serde(skip_serializing_if = "is_zero")]
+    connect_ms: f64,
     first_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_answer_ms: Option<f64>,
     end_ms: f64,
     ttft_ms: Option<f64>,
     tpot_ms: Option<f64>,
@@ -218,6 +222,11 @@ struct Row<'a> {
     token_source: TokenSource,
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<&'a str>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
+fn is_zero(number: &f64) -> bool {
+    *number == 0.0
 }
 
 /// `requests.jsonl`: one JSON object per measured request, at most `limit` of them.
@@ -244,7 +253,9 @@ fn row<'a>(log: &RequestLog<'a>, record: &'a Record) -> Row<'a> {
         outcome: record.outcome.label(),
         due_ms: at(record.due),
         sent_ms: record.sent.map(at),
+        connect_ms: at(record.connect),
         first_ms: record.first.map(at),
+        first_answer_ms: record.first_answer.map(at),
         end_ms: at(record.end),
         ttft_ms: record.ttft(log.basis).map(at),
         tpot_ms: record.tpot().map(|ns| rounded(ns / 1e6)),

@@ -141,7 +141,7 @@ fn unknown_names() {
     insta::assert_snapshot!(errors("p99(speed) < 80ms"), @r"
     p99(speed) < 80ms
         ^^^^^ unknown metric `speed`
-        = help: write one of ttft, tbt, tpot, e2e, queue_delay, queue_time, throughput, prompt_tokens, output_tokens
+        = help: write one of ttft, answer_ttft, tbt, tpot, e2e, queue_delay, queue_time, throughput, prompt_tokens, output_tokens
     ");
     insta::assert_snapshot!(errors("tttf < 80ms"), @r"
     tttf < 80ms
@@ -215,12 +215,12 @@ fn names_of_the_wrong_kind() {
     insta::assert_snapshot!(errors("share(error_rate <= 1%) >= 99%"), @r"
     share(error_rate <= 1%) >= 99%
           ^^^^^^^^^^ `error_rate` is one number for the whole workload, not one for each request
-          = help: a condition looks at ttft, tpot, e2e, latency, queue_delay, queue_time, throughput, prompt_tokens, output_tokens
+          = help: a condition looks at ttft, answer_ttft, tpot, e2e, latency, queue_delay, queue_time, throughput, prompt_tokens, output_tokens
     ");
     insta::assert_snapshot!(errors("share(tier == gold) >= 99%"), @r"
     share(tier == gold) >= 99%
           ^^^^ unknown metric `tier`
-          = help: write one of ttft, tpot, e2e, queue_delay, queue_time, throughput, prompt_tokens, output_tokens (a tag stands behind `where`)
+          = help: write one of ttft, answer_ttft, tpot, e2e, queue_delay, queue_time, throughput, prompt_tokens, output_tokens (a tag stands behind `where`)
     ");
     insta::assert_snapshot!(errors("peak_mem <= 1GiB where ttft <= 1s"), @r"
     peak_mem <= 1GiB where ttft <= 1s
@@ -494,7 +494,7 @@ fn form() {
     insta::assert_snapshot!(errors("p99(延迟) < 80ms"), @r"
     p99(延迟) < 80ms
         ^^ unknown metric `延迟`
-        = help: write one of ttft, tbt, tpot, e2e, queue_delay, queue_time, throughput, prompt_tokens, output_tokens
+        = help: write one of ttft, answer_ttft, tbt, tpot, e2e, queue_delay, queue_time, throughput, prompt_tokens, output_tokens
     ");
 }
 
@@ -541,7 +541,7 @@ fn limits_of_one_request() {
     insta::assert_snapshot!(refused("error_rate <= 1%"), @r"
     error_rate <= 1%
     ^^^^^^^^^^ `error_rate` is one number for the whole workload, not one for each request
-    = help: a condition looks at ttft, tpot, e2e, latency, queue_delay, queue_time, throughput, prompt_tokens, output_tokens
+    = help: a condition looks at ttft, answer_ttft, tpot, e2e, latency, queue_delay, queue_time, throughput, prompt_tokens, output_tokens
     ");
     insta::assert_snapshot!(refused("p99(ttft) <= 30ms"), @r"
     p99(ttft) <= 30ms
@@ -551,7 +551,7 @@ fn limits_of_one_request() {
     insta::assert_snapshot!(refused("tier == gold"), @r"
     tier == gold
     ^^^^ unknown metric `tier`
-    = help: write one of ttft, tpot, e2e, queue_delay, queue_time, throughput, prompt_tokens, output_tokens (a tag stands behind `where`)
+    = help: write one of ttft, answer_ttft, tpot, e2e, queue_delay, queue_time, throughput, prompt_tokens, output_tokens (a tag stands behind `where`)
     ");
     insta::assert_snapshot!(refused("ttft <= 500ms and tpot <= 30ms"), @r"
     ttft <= 500ms and tpot <= 30ms

@@ -193,7 +193,7 @@ impl<R: Recipes> LivePlayer<'_, R> {
                 && let Some(at) = self.load.measuring()
             {
                 self.measuring = Some(at);
-                self.live.start_measuring();
+                self.live.start_measuring(at);
             }
             while let Some(one) = self.load.take_unsent() {
                 let mut record = unsent(&one.recipe, one.due, now);

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use sagebench::backend::config::Flavor;
 use sagebench::backend::openai::{OpenAi, Setup};
 use sagebench::campaign::{Changes, Prepared, complete};
 use sagebench::record::{GapRun, Record};
@@ -25,7 +24,7 @@ impl Observer for Kept {
 pub fn scenario(url: &str, requests: u64, tokens: u32) -> Value {
     json!({
         "version": 1,
-        "backends": { "s": { "kind": "openai", "base_url": url, "flavor": "generic", "threads": 1 } },
+        "backends": { "s": { "kind": "openai", "base_url": url, "flavor": "generic", "threads": 1, "metrics": "off" } },
         "workloads": { "w": {
             "prompt": { "kind": "synthetic", "tokens": 16 },
             "output": { "max_tokens": tokens },
@@ -45,8 +44,7 @@ pub fn prepared(scenario: &Value) -> Prepared {
 pub fn open(scenario: &Value) -> Result<OpenAi, String> {
     let prepared = prepared(scenario);
     let (config, flavor) = prepared.backends[0].config.server().unwrap();
-    let mut setup = Setup { dir: Path::new(""), nonce: 7, say: &mut |_| {}, stopped: &|| false };
-    let _: Flavor = flavor;
+    let mut setup = Setup { dir: Path::new(""), log: None, nonce: 7, say: &mut |_| {}, stopped: &|| false };
     OpenAi::open(config, flavor, &mut setup)
 }
 

@@ -28,10 +28,15 @@ pub struct OpenAiBackend {
     /// Which API is used. Default: `completions` with a known flavor, whose prompts have exact lengths; `chat` otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<Endpoint>,
-    /// What makes prompts of an exact length: `server` (its own `/tokenize`). Default `auto`: `server` where it has one.
-    /// Without any, prompts are words, their lengths are inexact, and what is reported is what the server's usage says.
+    /// What makes prompts of an exact length: `server` (its own `/tokenize`), the id of a model on the hub, or the path of
+    /// a `tokenizer.json` (relative to the scenario). Default `auto`: `server` where it has one. Without any, prompts are
+    /// words, their lengths are inexact, and what is reported is what the server's usage says.
     #[serde(default = "auto", skip_serializing_if = "is_auto")]
     pub tokenizer: String,
+    /// Where the server's own counters are read: `auto` (`/metrics` beside `base_url`), `off`, or a list of URLs, such as
+    /// those of the workers behind a router.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub metrics: MetricsPages,
     /// The environment variable that holds the API key. The key itself appears in no log, record or report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_key_env: Option<String>,
@@ -56,9 +61,13 @@ pub struct OpenAiBackend {
     /// The longest that opening a connection may take, name and TLS included. Default 10s.
     #[serde(default = "ten_seconds")]
     pub connect_timeout: Duration,
-    /// Ask the server so long whether it is ready before the run begins. Default: once.
+    /// Ask the server so long whether it is ready before the run begins. Default: once (with `launch`: 10m).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_ready: Option<Duration>,
+    /// A command that starts the server for this run, such as `[vllm, serve, my-model]`. It is run only under
+    /// `--allow-exec`; its memory is measured, its output is kept in the results folder, and it is stopped after the run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub launch: Vec<String>,
     /// How many threads of the client talk to the server. Default: one per core.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 256))]
@@ -181,6 +190,57 @@ impl JsonSchema for Urls {
             "oneOf": [
                 { "type": "string", "minLength": 1, "description": "One URL.", "examples": ["http://127.0.0.1:8000/v1"] },
                 { "type": "array", "items": { "type": "string", "minLength": 1 }, "minItems": 1, "description": "URLs that take turns." },
+            ],
+        })
+    }
+}
+
+/// Where the server's own counters are read.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum MetricsPages {
+    /// `/metrics` beside each base URL; where there is none, nothing is read.
+    #[default]
+    Auto,
+    /// Nowhere.
+    Off,
+    /// These pages; one that can not be read is an error.
+    Pages(Vec<String>),
+}
+
+impl Serialize for MetricsPages {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Auto => serializer.serialize_str("auto"),
+            Self::Off => serializer.serialize_str("off"),
+            Self::Pages(pages) => pages.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for MetricsPages {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Value::deserialize(deserializer)? {
+            Value::String(word) if word == "auto" => Ok(Self::Auto),
+            Value::String(word) if word == "off" => Ok(Self::Off),
+            value @ Value::Array(_) => {
+                serde_json::from_value(value).map(Self::Pages).map_err(serde::de::Error::custom)
+            }
+            other => Err(serde::de::Error::custom(format!(
+                "{other} says nothing about metrics; write `auto`, `off`, or a list of URLs"
+            ))),
+        }
+    }
+}
+
+impl JsonSchema for MetricsPages {
+    fn schema_name() -> Cow<'static, str> {
+        "MetricsPages".into()
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "oneOf": [
+                { "type": "string", "enum": ["auto", "off"], "description": "`auto`: `/metrics` beside each base URL. `off`: nowhere." },
+                { "type": "array", "items": { "type": "string", "minLength": 1 }, "minItems": 1, "description": "The URLs of metrics pages." },
             ],
         })
     }

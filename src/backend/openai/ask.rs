@@ -53,6 +53,11 @@ impl Asker {
         Ok(Self { runtime, pool, urls, dialer: dialer.clone(), headers })
     }
 
+    /// Where the servers are.
+    pub(super) fn urls(&self) -> &[Url] {
+        &self.urls
+    }
+
     /// What the server of this number answers at a path below its URL.
     ///
     /// # Errors

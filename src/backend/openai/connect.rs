@@ -32,8 +32,12 @@ pub(super) struct Dialer {
 }
 
 /// Whom TLS believes.
-pub(super) fn dialer(config: &OpenAiBackend, urls: &[Url], dir: &std::path::Path) -> Result<Dialer, String> {
-    let secure = urls.iter().any(|url| matches!(url.place, Place::Tcp { tls: true, .. }));
+pub(super) fn dialer<'a>(
+    config: &OpenAiBackend,
+    mut urls: impl Iterator<Item = &'a Url>,
+    dir: &std::path::Path,
+) -> Result<Dialer, String> {
+    let secure = urls.any(|url| matches!(url.place, Place::Tcp { tls: true, .. }));
     let tls = if secure { Some(connector(config, dir)?) } else { None };
     Ok(Dialer { tls, http: config.http, timeout: Duration::from_nanos(config.connect_timeout.0) })
 }

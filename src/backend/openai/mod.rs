@@ -11,6 +11,8 @@ mod ask;
 mod body;
 mod chunk;
 mod connect;
+mod launch;
+mod metrics;
 mod pool;
 mod prompt;
 pub mod reading;
@@ -31,15 +33,16 @@ use serde_json::Value;
 
 use self::ask::{Asker, uri};
 use self::body::{Form, Kitchen, Work};
-use self::connect::dialer;
+use self::connect::{Dialer, dialer};
+use self::launch::Launched;
+use self::metrics::{Scraper, unavailable};
 use self::prompt::Prompts;
 use self::reading::Expected;
 pub use self::server::Identity;
 use self::worker::{Done, Job, Shared, Task, Worker, header};
 
-use super::config::{Endpoint, Flavor, OpenAiBackend, Url};
+use super::config::{Endpoint, Flavor, MetricsPages, OpenAiBackend, Url};
 use super::{Answer, EngineStats, Live, Render, RequestId};
-use crate::metric::METRICS;
 use crate::plan::{Recipe, WorkloadPlan};
 use crate::sample::key;
 use crate::units::Ns;
@@ -53,6 +56,8 @@ const MOST_THREADS: usize = 16;
 pub struct Setup<'a> {
     /// The folder that relative paths start from.
     pub dir: &'a Path,
+    /// Where the output of a server that is started goes; `None` where none may be started.
+    pub log: Option<&'a Path>,
     /// Different in every run.
     pub nonce: u64,
     /// Hears, in a few words, what is waited for.
@@ -71,6 +76,10 @@ pub struct OpenAi {
     shared: Arc<Shared>,
     workers: Vec<Worker>,
     answers: Receiver<Done>,
+    /// Reads the server's own counters; or why nobody does.
+    scraper: Result<Scraper, &'static str>,
+    /// Dropped last of all: the server itself.
+    launched: Option<Launched>,
     t0: Instant,
     timeout: Ns,
     nonce: u64,
@@ -87,12 +96,18 @@ impl OpenAi {
     pub fn open(config: &OpenAiBackend, flavor: Flavor, setup: &mut Setup<'_>) -> Result<Self, String> {
         let urls = base_urls(config)?;
         let headers = headers(config)?;
-        let dialer = dialer(config, &urls, setup.dir)?;
+        let (pages, optional) = pages(config, &urls)?;
+        let dialer = dialer(config, urls.iter().chain(&pages), setup.dir)?;
         raise_open_files();
         let roots = urls.iter().map(Url::root).collect();
         let failed = |error: std::io::Error| format!("no thread can be started: {error}");
         let asker = Asker::new(&dialer, roots, headers.clone()).map_err(failed)?;
-        let found = server::find(&asker, config, flavor, &urls, setup)?;
+        let mut launched = match setup.log {
+            Some(log) if !config.launch.is_empty() => Some(Launched::start(&config.launch, setup.dir, log)?),
+            _ => None,
+        };
+        let found = server::find(&asker, config, flavor, &urls, setup, launched.as_mut())?;
+        let scraper = scraper(pages, optional, &dialer, &headers)?;
         let path = match found.identity.endpoint {
             Endpoint::Completions => "/completions",
             Endpoint::Chat => "/chat/completions",
@@ -122,6 +137,8 @@ impl OpenAi {
             shared,
             workers,
             answers,
+            scraper,
+            launched,
             t0: Instant::now(),
             timeout: 0,
             nonce: setup.nonce,
@@ -185,6 +202,7 @@ impl Live for OpenAi {
         let prompts = Arc::new(Prompts { nonce, ..self.prompts.clone() });
         self.kitchen.begin(Arc::new(Work { form, prompts }));
         self.cached_tokens = None;
+        self.count_from_here();
     }
 
     fn renderer(&self) -> Arc<dyn Render> {
@@ -236,26 +254,77 @@ impl Live for OpenAi {
         }
     }
 
-    fn start_measuring(&mut self) {
-        self.cached_tokens = None;
+    fn start_measuring(&mut self, now: Ns) {
+        // Without a warm-up the counters that stand from before T0 are the right ones.
+        if now > 0 {
+            self.cached_tokens = None;
+            self.count_from_here();
+        }
     }
 
     fn finish(&mut self) -> EngineStats {
-        let engine = ["kv_", "prefix_", "evict_", "preempt_", "spec_", "peak_mem", "avg_mem"];
-        let reason = "the server is not asked for its own counters";
-        let unavailable = METRICS
-            .iter()
-            .filter(|metric| engine.iter().any(|start| metric.name.starts_with(start)))
-            .map(|metric| (metric.flat().into(), reason.to_owned()));
-        EngineStats { unavailable: unavailable.collect(), ..EngineStats::default() }
+        let mut stats = match &self.scraper {
+            Ok(scraper) => scraper.end(),
+            Err(why) => EngineStats { unavailable: unavailable(why), ..EngineStats::default() },
+        };
+        if let Some(launched) = &self.launched {
+            let memory = launched.take_memory();
+            if memory.readings > 0 {
+                (stats.peak_mem_bytes, stats.avg_mem_bytes) = (Some(memory.peak), Some(memory.mean()));
+                stats.unavailable.retain(|(name, _)| !matches!(name.as_ref(), "peak_mem_mb" | "avg_mem_mb"));
+            }
+        }
+        stats
     }
 }
 
 impl OpenAi {
+    fn count_from_here(&self) {
+        if let Ok(scraper) = &self.scraper {
+            scraper.begin();
+        }
+        if let Some(launched) = &self.launched {
+            launched.take_memory();
+        }
+    }
+
     fn worker(&self, id: RequestId) -> &Worker {
         let turn = id / self.shared.urls.len() as u64;
         &self.workers[(turn % self.workers.len() as u64) as usize]
     }
+}
+
+/// The metrics pages, and whether it is an error when one is not there.
+fn pages(config: &OpenAiBackend, urls: &[Url]) -> Result<(Vec<Url>, bool), String> {
+    match &config.metrics {
+        MetricsPages::Off => Ok((Vec::new(), true)),
+        MetricsPages::Auto => {
+            let page = |url: &Url| {
+                let root = url.root();
+                Url { path: format!("{}/metrics", root.path), ..root }
+            };
+            Ok((urls.iter().map(page).collect(), true))
+        }
+        MetricsPages::Pages(pages) => {
+            let read = |text: &String| Url::parse(text).map_err(|why| format!("`metrics` {text}: {why}"));
+            Ok((pages.iter().map(read).collect::<Result<_, _>>()?, false))
+        }
+    }
+}
+
+/// What reads the server's counters, or why nobody does.
+fn scraper(
+    pages: Vec<Url>,
+    optional: bool,
+    dialer: &Dialer,
+    headers: &HeaderMap,
+) -> Result<Result<Scraper, &'static str>, String> {
+    if pages.is_empty() {
+        return Ok(Err("`metrics: off`"));
+    }
+    let (dialer, headers) = (dialer.clone(), headers.clone());
+    let started = Scraper::start(move || Asker::new(&dialer, pages, headers), optional)?;
+    Ok(started.ok_or("the server has no metrics page beside its base URL; name those it has in `metrics`"))
 }
 
 /// The base URLs of a backend, taken apart.

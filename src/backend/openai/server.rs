@@ -1,5 +1,6 @@
 //! What a server is: found out by asking.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,12 +9,16 @@ use serde_json::{Value, json};
 
 use super::Setup;
 use super::ask::{Asker, Reply};
+use super::launch::Launched;
 use super::prompt::{Prompts, Words};
 use super::vocabulary::Vocabulary;
 use super::worker::said;
 use crate::backend::config::{Endpoint, Flavor, OpenAiBackend, Url};
-use crate::tokenizer::{Mock, Tokenizer};
+use crate::checkpoint::Hub;
+use crate::tokenizer::{Hf, Mock, Tokenizer};
 
+/// How long a server that was started for the run may take until it is ready, where nothing else is said.
+const LAUNCH_PATIENCE: Duration = Duration::from_mins(10);
 /// How often a server that is not ready is asked again.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -68,10 +73,11 @@ pub(super) fn find(
     flavor: Flavor,
     urls: &[Url],
     setup: &mut Setup<'_>,
+    mut launched: Option<&mut Launched>,
 ) -> Result<Found, String> {
     let mut models = Value::Null;
     for (server, url) in urls.iter().enumerate() {
-        models = wait(asker, config, server, url, setup)?;
+        models = wait(asker, config, server, url, setup, launched.as_deref_mut())?;
     }
     let flavor = if flavor == Flavor::Auto { detect(asker, &models) } else { flavor };
     let model = model(config, &models, &urls[0])?;
@@ -96,8 +102,8 @@ pub(super) fn find(
             .notes
             .push("`insecure: true`: no certificate is checked, so anybody on the way may answer".into());
     }
-    let prompts = prompts(asker, config, &mut identity)?;
-    Ok(Found { identity, prompts, counter: None })
+    let (prompts, counter) = prompts(asker, config, &mut identity, setup.dir)?;
+    Ok(Found { identity, prompts, counter })
 }
 
 /// Asks for the models until the server answers.
@@ -107,8 +113,10 @@ fn wait(
     server: usize,
     url: &Url,
     setup: &mut Setup<'_>,
+    mut launched: Option<&mut Launched>,
 ) -> Result<Value, String> {
-    let patience = config.wait_ready.map_or(Duration::ZERO, |wait| Duration::from_nanos(wait.0));
+    let default = if launched.is_some() { LAUNCH_PATIENCE } else { Duration::ZERO };
+    let patience = config.wait_ready.map_or(default, |wait| Duration::from_nanos(wait.0));
     let begun = Instant::now();
     let path = format!("{}/models", url.path.strip_prefix(&url.root().path).unwrap_or(&url.path));
     loop {
@@ -121,6 +129,9 @@ fn wait(
             Ok(reply) => refused(url, &reply),
             Err(why) => format!("the server at {url} can not be reached: {why}"),
         };
+        if let Some(why) = launched.as_deref_mut().and_then(Launched::ended) {
+            return Err(why);
+        }
         if begun.elapsed() >= patience || (setup.stopped)() {
             let waited = if patience.is_zero() {
                 "; is it running? `wait_ready: 60s` waits for one that is starting".to_owned()
@@ -217,12 +228,24 @@ fn version(asker: &Asker, flavor: Flavor, models: &Value, model: &str) -> (Optio
 }
 
 /// What prompts are made of, and what that makes of their lengths.
-fn prompts(asker: &Asker, config: &OpenAiBackend, identity: &mut Identity) -> Result<Prompts, String> {
+fn prompts(
+    asker: &Asker,
+    config: &OpenAiBackend,
+    identity: &mut Identity,
+    dir: &Path,
+) -> Result<(Prompts, Option<Arc<dyn Tokenizer>>), String> {
     let inexact = || Words::Tokenizer(Arc::new(Mock));
     let wanted = config.tokenizer.as_str();
     let learnt = match wanted {
         "auto" | "server" => Vocabulary::learn(|text| tokenize(asker, identity, text)),
-        other => return Err(format!("`tokenizer: {other}`: only `auto` and `server` can be used")),
+        named => {
+            let found = Hf::find(named, None, dir, &Hub::from_env());
+            let tokenizer = found.map_err(|error| format!("`tokenizer: {named}`: {error}"))?.shared();
+            identity.exact_prompts = true;
+            identity.prompts = format!("words of one token each by {named} ({})", tokenizer.name());
+            let words = Words::Tokenizer(Arc::clone(&tokenizer));
+            return Ok((Prompts { words, ids: None, nonce: None }, Some(tokenizer)));
+        }
     };
     match learnt {
         Ok(vocabulary) => {
@@ -233,7 +256,7 @@ fn prompts(asker: &Asker, config: &OpenAiBackend, identity: &mut Identity) -> Re
             identity.prompts =
                 if as_ids { "token ids of the server's tokenizer" } else { "words of one token each" }.into();
             let ids = as_ids.then(|| Arc::clone(&vocabulary));
-            Ok(Prompts { words: Words::Learnt(vocabulary), ids, nonce: None })
+            Ok((Prompts { words: Words::Learnt(vocabulary), ids, nonce: None }, None))
         }
         Err(why) if wanted == "server" => {
             Err(format!("`tokenizer: server`: the tokenizer of {} can not be used: {why}", identity.urls[0]))
@@ -243,7 +266,7 @@ fn prompts(asker: &Asker, config: &OpenAiBackend, identity: &mut Identity) -> Re
             identity.notes.push(format!(
                 "prompt lengths are inexact, since the server's tokenizer can not be used ({why}); reported lengths are those of its usage"
             ));
-            Ok(Prompts { words: inexact(), ids: None, nonce: None })
+            Ok((Prompts { words: inexact(), ids: None, nonce: None }, None))
         }
     }
 }

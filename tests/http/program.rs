@@ -1,0 +1,174 @@
+//! The program in front of servers: exit codes, interruptions, several backends, servers of its own, `quick`.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::server::*;
+
+pub fn repo(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+pub fn json_file(path: impl AsRef<Path>) -> Value {
+    let path = path.as_ref();
+    let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_str(&text).unwrap()
+}
+
+/// The binary, in a folder of its own.
+pub fn sagebench(dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sagebench"));
+    command.current_dir(dir);
+    for name in ["GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "SAGEBENCH_LOG"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn said(command: &mut Command) -> (Option<i32>, String, String) {
+    let output = command.output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+/// Answers after `pause` with eight tokens.
+fn answering(pause: u64) -> Server {
+    Server::start(move |asked| match asked.path.as_str() {
+        "/v1/models" => models(),
+        "/v1/chat/completions" => {
+            let mut steps = vec![wait(pause), head()];
+            steps.extend((0..8).map(|_| piece(format!("data: {}\n\n", content("x")))));
+            steps.extend([
+                piece(format!("data: {}\n\ndata: {}\n\ndata: [DONE]\n\n", finish(), usage(16, 8))),
+                end(),
+            ]);
+            steps
+        }
+        _ => Vec::new(),
+    })
+}
+
+fn scenario(backends: &Value, requests: u64) -> String {
+    json!({
+        "version": 1,
+        "backends": backends,
+        "backend": backends.as_object().unwrap().keys().collect::<Vec<_>>(),
+        "workloads": { "w": {
+            "prompt": { "kind": "synthetic", "tokens": 16 },
+            "output": { "max_tokens": 8 },
+            "load": { "kind": "closed", "concurrency": 2, "requests": requests },
+        } },
+        "validity": { "lag": "off" },
+    })
+    .to_string()
+}
+
+#[test]
+fn a_dead_server_ends_with_3_its_url_and_the_reason_and_leaves_nothing() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let url = format!("http://{free}/v1");
+    fs::write(dir.path().join("s.yaml"), scenario(&json!({ "s": { "kind": "vllm", "base_url": url } }), 4))
+        .unwrap();
+    let (code, out, err) = said(sagebench(dir.path()).args(["apply", "s.yaml"]));
+    assert_eq!((code, out.as_str()), (Some(3), ""), "{err}");
+    assert!(err.contains(&url) && err.contains("Connection refused") && err.contains("backend `s`"), "{err}");
+    assert!(!dir.path().join("benchmark_results/run.json").exists());
+    let (code, _, err) = said(sagebench(dir.path()).args(["apply", "s.yaml", "--clock", "virtual"]));
+    assert!(code == Some(2) && err.contains("virtual clock"), "{err}");
+}
+
+#[test]
+fn several_backends_in_one_scenario() {
+    let (left, right) = (answering(1), answering(2));
+    let dir = tempfile::tempdir().unwrap();
+    let backends = json!({
+        "left": { "kind": "openai", "base_url": left.url() },
+        "right": { "kind": "openai", "base_url": right.url() },
+        "mock": { "kind": "mock", "ttft": "1ms", "tbt": "1ms" },
+    });
+    fs::write(dir.path().join("s.yaml"), scenario(&backends, 6)).unwrap();
+    let (code, _, err) = said(sagebench(dir.path()).args(["apply", "s.yaml", "-q"]));
+    assert_eq!(code, Some(0), "{err}");
+    for name in ["left", "right", "mock"] {
+        let metrics = json_file(dir.path().join(format!("benchmark_results/{name}/w_metrics.json")));
+        assert_eq!(metrics["successful_requests"], 6, "{name}");
+    }
+    assert_eq!((left.bodies().len(), right.bodies().len()), (6, 6));
+}
+
+#[test]
+fn an_interrupted_run_keeps_what_was_measured_and_is_resumed() {
+    let server = answering(20);
+    let dir = tempfile::tempdir().unwrap();
+    let backends = json!({ "s": { "kind": "openai", "base_url": server.url() } });
+    fs::write(dir.path().join("s.yaml"), scenario(&backends, 60)).unwrap();
+    let child =
+        sagebench(dir.path()).args(["apply", "s.yaml"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let child = child.unwrap();
+    while server.bodies().len() < 10 {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let sent = Command::new("kill").arg("-INT").arg(child.id().to_string()).status().unwrap();
+    assert!(sent.success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
+    let partial = json_file(dir.path().join("benchmark_results/w_metrics.json"));
+    let before = partial["successful_requests"].as_u64().unwrap();
+    assert!((1..60).contains(&before), "{before}");
+    assert!(partial["interrupted_requests"].as_u64().unwrap() <= 2);
+    let (code, _, err) = said(sagebench(dir.path()).args(["apply", "s.yaml", "--resume"]));
+    assert_eq!(code, Some(0), "{err}");
+    let whole = json_file(dir.path().join("benchmark_results/w_metrics.json"));
+    assert_eq!((&whole["successful_requests"], &whole["failed_requests"]), (&json!(60), &json!(0)));
+    let answered = server.bodies().len() as u64;
+    assert!(answered <= 60 + 2, "only what was cut off is sent again: {answered}");
+}
+
+#[test]
+fn a_server_is_started_only_with_leave_and_stopped_after() {
+    let dir = tempfile::tempdir().unwrap();
+    let pid = dir.path().join("pid");
+    let server = answering(1);
+    // The command stands for a server: it runs until it is stopped. Who answers was there before.
+    let command = format!("echo started; echo $$ > {}; exec sleep 600", pid.display());
+    let launched =
+        json!({ "s": { "kind": "openai", "base_url": server.url(), "launch": ["sh", "-c", command] } });
+    fs::write(dir.path().join("s.yaml"), scenario(&launched, 4)).unwrap();
+    let (code, _, err) = said(sagebench(dir.path()).args(["apply", "s.yaml"]));
+    assert!(code == Some(2) && err.contains("--allow-exec") && !pid.exists(), "{err}");
+    let (code, _, err) = said(sagebench(dir.path()).args(["apply", "s.yaml", "--allow-exec", "-q"]));
+    assert_eq!(code, Some(0), "{err}");
+    let log = fs::read_to_string(dir.path().join("benchmark_results/server-s.log")).unwrap();
+    assert_eq!(log, "started\n");
+    let number = fs::read_to_string(&pid).unwrap();
+    assert!(!Path::new(&format!("/proc/{}", number.trim())).exists(), "it is stopped");
+    let broken = json!({ "s": { "kind": "openai", "base_url": "http://127.0.0.1:9/v1", "launch": ["sh", "-c", "echo no GPU; exit 7"] } });
+    fs::write(dir.path().join("b.yaml"), scenario(&broken, 4)).unwrap();
+    let (code, _, err) = said(sagebench(dir.path()).args(["apply", "b.yaml", "--allow-exec", "-o", "other"]));
+    assert!(code == Some(3) && err.contains("exit status: 7") && err.contains("no GPU"), "{err}");
+}
+
+#[test]
+fn quick_is_a_sweep_in_one_line_and_a_scenario_to_keep() {
+    let server = answering(1);
+    let dir = tempfile::tempdir().unwrap();
+    let arguments = ["--prompt", "16", "--output", "8", "--concurrency", "1,3", "--duration", "150ms"];
+    let (code, out, err) = said(
+        sagebench(dir.path()).args(["quick", &server.url()]).args(arguments).args(["--save", "sweep.yaml"]),
+    );
+    assert!(code == Some(0) || code == Some(5), "{code:?} {err}");
+    let saved = fs::read_to_string(dir.path().join("sweep.yaml")).unwrap();
+    assert!(out.starts_with(&saved), "{out}");
+    let rows = fs::read_to_string(dir.path().join("benchmark_results/sweep.csv")).unwrap();
+    assert_eq!(rows.lines().count(), 3, "{rows}");
+    let (code, _, err) = said(sagebench(dir.path()).args(["validate", "sweep.yaml"]));
+    assert_eq!(code, Some(0), "{err}");
+    let (code, _, err) = said(sagebench(dir.path()).args(["quick", "localhost:8000"]));
+    assert!(code == Some(2) && err.contains("no base URL"), "{err}");
+}

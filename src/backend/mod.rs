@@ -56,6 +56,52 @@ pub trait Stepped: Send {
 
     /// What the engine counted since measuring started, up to `now`.
     fn stats(&self, now: Ns) -> EngineStats;
+
+    /// How the engine stands at this moment; `None` where it does not say.
+    fn standing(&self) -> Option<Standing> {
+        None
+    }
+
+    /// Makes what the prefix cache holds impossible to find, so that nothing that comes is a hit on what was before. False
+    /// where the engine can not.
+    fn forget_prefixes(&mut self) -> bool {
+        false
+    }
+}
+
+/// How an engine stands at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Requests that are being computed.
+    pub running: u32,
+    /// Requests that wait to be, preempted ones included.
+    pub waiting: u32,
+    /// The KV cache, if it is modelled.
+    pub kv: Option<KvStanding>,
+}
+
+/// How a KV cache stands at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KvStanding {
+    /// Blocks that somebody holds.
+    pub used_blocks: u32,
+    /// Blocks in all.
+    pub total_blocks: u32,
+    /// Tokens in one block.
+    pub block_tokens: u32,
+    /// Whether full blocks are found again by later requests.
+    pub reuses: bool,
+}
+
+impl From<&crate::engine::KvCache> for KvStanding {
+    fn from(cache: &crate::engine::KvCache) -> Self {
+        Self {
+            used_blocks: cache.pool().used(),
+            total_blocks: cache.pool().total(),
+            block_tokens: cache.block_tokens(),
+            reuses: cache.reuses(),
+        }
+    }
 }
 
 /// A server. Requests go out and answers come in on threads of its own; whoever drives it sleeps in [`Self::next`].

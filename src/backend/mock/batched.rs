@@ -11,7 +11,7 @@ use super::answer::Answers;
 use super::counters::Counters;
 use super::{Engine, MockError, cache};
 use crate::backend::config::{MockBackend, StepCost};
-use crate::backend::{EngineStats, Finish, RequestId, Sink, Stepped};
+use crate::backend::{EngineStats, Finish, RequestId, Sink, Standing, Stepped};
 use crate::engine::{Content, Emission, KvCache, Limits, Request, Scheduled, Scheduler, Speculation};
 use crate::plan::Recipe;
 use crate::record::{Outcome, TokenSource};
@@ -290,6 +290,19 @@ impl Stepped for Batched {
             stats.unavailable.retain(|(name, _)| name != "spec_accept_rate");
         }
         stats
+    }
+
+    fn standing(&self) -> Option<Standing> {
+        Some(Standing {
+            running: self.scheduler.running() as u32,
+            waiting: self.scheduler.waiting() as u32,
+            kv: Some(self.scheduler.cache().into()),
+        })
+    }
+
+    fn forget_prefixes(&mut self) -> bool {
+        self.scheduler.cache_mut().forget();
+        true
     }
 }
 

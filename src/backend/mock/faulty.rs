@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use super::Engine;
 use super::fault::FaultPlan;
 use crate::backend::config::{CloseBy, FaultAction};
-use crate::backend::{EngineStats, Finish, InjectedFault, RequestId, Sink, Stepped};
+use crate::backend::{EngineStats, Finish, InjectedFault, RequestId, Sink, Standing, Stepped};
 use crate::plan::Recipe;
 use crate::record::{Outcome, Phase, TokenSource};
 use crate::units::Ns;
@@ -498,5 +498,13 @@ impl<E: Engine> Stepped for Faulty<E> {
 
     fn stats(&self, now: Ns) -> EngineStats {
         EngineStats { faults: self.books.log.clone(), ..self.engine.stats(now) }
+    }
+
+    fn standing(&self) -> Option<Standing> {
+        self.engine.standing()
+    }
+
+    fn forget_prefixes(&mut self) -> bool {
+        self.engine.forget_prefixes()
     }
 }

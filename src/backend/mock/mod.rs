@@ -34,7 +34,7 @@ pub use self::fault::FaultPlan;
 pub use self::faulty::Faulty;
 use self::sequence::{Running, Sequence, State};
 use super::config::{Kv, MockBackend, Mode};
-use super::{EngineStats, Finish, RequestId, Sink, Stepped};
+use super::{EngineStats, Finish, RequestId, Sink, Standing, Stepped};
 use crate::engine::KvCache;
 use crate::plan::Recipe;
 use crate::record::{Outcome, TokenSource};
@@ -559,6 +559,24 @@ impl Stepped for Mock {
 
     fn stats(&self, now: Ns) -> EngineStats {
         self.counters.stats(now, self.kv.as_ref())
+    }
+
+    fn standing(&self) -> Option<Standing> {
+        let count = |state| {
+            self.ids.values().filter(|slot| self.sequences[**slot as usize].state == state).count() as u32
+        };
+        Some(Standing {
+            running: count(State::Running),
+            waiting: count(State::Waiting),
+            kv: self.kv.as_ref().map(Into::into),
+        })
+    }
+
+    fn forget_prefixes(&mut self) -> bool {
+        if let Some(kv) = &mut self.kv {
+            kv.forget();
+        }
+        true
     }
 }
 

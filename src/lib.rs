@@ -6,7 +6,7 @@
 //! scenarios/*.yaml|toml ──► scenario ──► plan ──► run ──► measure ──► gate ──► report ──► files, terminal, exit code
 //!                             │                    │
 //!                          schema               backend: mock
-//!                          + spans                 └─ engine    campaign conducts; cli is the door
+//!                          + spans                 └─ engine    campaign conducts; cli and serve are the doors
 //! ```
 
 #[macro_use]
@@ -30,6 +30,7 @@ pub mod rule;
 pub mod run;
 pub mod sample;
 pub mod scenario;
+pub mod serve;
 pub mod stats;
 pub mod tokenizer;
 pub mod units;

@@ -7,6 +7,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::backend::config::Clock;
 use crate::checkpoint::random::Like;
+use crate::serve::Address;
+use crate::units::Size;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -52,6 +54,8 @@ pub enum Command {
     Compare(CompareArgs),
     /// Keep a run's numbers to compare later runs with
     Baseline(BaselineArgs),
+    /// Serve a backend of a scenario as an OpenAI-compatible server
+    Serve(Box<ServeArgs>),
     /// Print a JSON Schema
     Schema(SchemaArgs),
     /// Write a commented scenario to start from
@@ -399,6 +403,67 @@ pub enum BaselineCommand {
         #[arg(long)]
         force: bool,
     },
+}
+
+const SERVE_HELP: &str = "\
+Answers end with the times that the backend meant: a stream with a comment behind `[DONE]`, a whole answer with the header
+`x-sagebench-times`. Clients can be measured against them.
+
+Exit codes:
+  0        ended by SIGINT or SIGTERM, after every answer under way was finished
+  2        usage, or the scenario does not validate
+  3        the address can not be listened at
+  130, 143 ended at once by a second signal";
+
+/// Arguments of `serve`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = SERVE_HELP)]
+pub struct ServeArgs {
+    /// A scenario file, or the name of a shipped scenario
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// The backend to serve. Default: the scenario's choice
+    #[arg(long, value_name = "NAME")]
+    pub backend: Option<String>,
+    /// Where to listen: `HOST:PORT` (port 0 takes a free one) or `unix:PATH`
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8000")]
+    pub listen: Address,
+    /// Set a value of the scenario first (repeatable)
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    pub set: Vec<String>,
+    /// The model's name. Default: the backend's
+    #[arg(long, value_name = "MODEL")]
+    pub model: Option<String>,
+    /// The workload whose faults and responses are in force; those for any workload always are
+    #[arg(long, value_name = "NAME")]
+    pub workload: Option<String>,
+    /// The longest prompt and answer together, in tokens. Default: what the KV cache holds, 131072 without one
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_model_len: Option<u32>,
+    /// At most so many requests at once; others get status 429
+    #[arg(long, value_name = "N", default_value_t = 4096)]
+    pub max_requests: usize,
+    /// The longest body of a request
+    #[arg(long, value_name = "SIZE", default_value = "16MiB")]
+    pub max_body: Size,
+    /// Threads that talk to clients
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub threads: u16,
+    /// Let modelled time pass so many times as fast as the machine's clock
+    #[arg(long, value_name = "FACTOR", default_value_t = 1.0, value_parser = factor)]
+    pub speed: f64,
+    /// End answers without their modelled times
+    #[arg(long)]
+    pub no_times: bool,
+    /// How much is said.
+    #[command(flatten)]
+    pub voice: Voice,
+}
+
+/// A number above 0.
+fn factor(text: &str) -> Result<f64, String> {
+    let factor = text.parse().ok().filter(|factor| (0.001..=1e6).contains(factor));
+    factor.ok_or_else(|| "write a number from 0.001 to 1000000, such as 10".into())
 }
 
 /// Arguments of `schema`.

@@ -7,6 +7,7 @@ use super::terminal;
 use crate::campaign::{CampaignError, FolderError, Rejected};
 use crate::gate::exit;
 use crate::scenario::render::{Render, render};
+use crate::serve::ServeError;
 
 /// An error that ends a command.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +32,9 @@ pub enum CliError {
         /// Why.
         source: io::Error,
     },
+    /// A server can not start.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
     /// Standard output can not be written to.
     #[error("cannot write to standard output: {0}")]
     Output(#[from] io::Error),
@@ -50,7 +54,9 @@ impl CliError {
             Self::Rejected(_)
             | Self::Input(_)
             | Self::Folder(FolderError::Incomplete(_) | FolderError::NothingToResume(_)) => exit::USAGE,
-            Self::Folder(FolderError::Io { .. }) | Self::Write { .. } | Self::Output(_) => exit::RUN,
+            Self::Folder(FolderError::Io { .. }) | Self::Write { .. } | Self::Serve(_) | Self::Output(_) => {
+                exit::RUN
+            }
             Self::Campaign(error) => error.exit_code(),
         }
     }

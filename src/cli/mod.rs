@@ -8,6 +8,7 @@ mod error;
 mod model;
 mod progress;
 mod quick;
+mod serve;
 mod signals;
 mod terminal;
 
@@ -48,6 +49,7 @@ fn run(command: Command) -> Result<u8, CliError> {
         Command::Report(args) => documents::report(&args),
         Command::Compare(args) => comparing::comparison(&args),
         Command::Baseline(args) => comparing::baseline(&args),
+        Command::Serve(args) => serve::serve(&args),
         Command::Schema(args) => documents::schema(&args),
         Command::Init(args) => documents::init(&args),
         Command::Model(command) => model::model(&command),

@@ -11,4 +11,5 @@ mod models;
 mod real;
 mod replay;
 mod scenarios;
+mod serve;
 mod verdicts;

@@ -14,9 +14,10 @@ use crate::tokenizer::{self, Tokenizer as _};
 /// Keeps the draws of responses apart from those of faults, and the texts of answers from those of prompts.
 const ANSWER: u64 = 0x616e_7377_6572;
 
-/// The answers to the requests of one cell.
+/// The answers to the requests of one cell. The engine plays their lengths; whoever puts it behind a wire asks here too,
+/// for the texts as they come out.
 #[derive(Debug)]
-pub(super) struct Answers {
+pub struct Answers {
     /// The texts that the scenario gives for this workload, each with its number in the scenario.
     given: Vec<Given>,
     seed: u64,
@@ -32,7 +33,8 @@ struct Given {
 }
 
 impl Answers {
-    pub(super) fn new(responses: &[MockResponse], family: &str, seed: u64) -> Self {
+    /// The answers for the workload `family`. `seed` is the scenario's: it decides draws.
+    pub fn new(responses: &[MockResponse], family: &str, seed: u64) -> Self {
         let given = (0..).zip(responses).filter_map(|(number, response)| {
             let matches = response.matches.clone().unwrap_or_default();
             let here = matches.workload.as_deref().is_none_or(|name| name == family);
@@ -58,7 +60,7 @@ impl Answers {
     }
 
     /// The recipe as the mock plays it: an answer that may end by itself is no longer than its text.
-    pub(super) fn own(&self, recipe: &Recipe) -> Recipe {
+    pub fn own(&self, recipe: &Recipe) -> Recipe {
         let mut own = recipe.clone();
         if let Some(given) = self.given(recipe).filter(|_| !recipe.forced) {
             own.output_tokens = own.output_tokens.min(given.tokens);
@@ -68,9 +70,11 @@ impl Answers {
 
     /// What a success says: the recipe is the mock's own, whose length is the answer's.
     pub(super) fn response(&self, recipe: &Recipe, outcome: Outcome) -> Option<Box<Response>> {
-        if !self.kept || outcome != Outcome::Success {
-            return None;
-        }
+        (self.kept && outcome == Outcome::Success).then(|| Box::new(self.whole(recipe)))
+    }
+
+    /// The whole answer to a request: the recipe is the mock's own, whose length is the answer's.
+    pub fn whole(&self, recipe: &Recipe) -> Response {
         let tokens = recipe.output_tokens;
         let words = |tokens| tokenizer::Mock.text_of(tokens, key(&[recipe.seed, ANSWER]));
         let (text, reason) = match self.given(recipe) {
@@ -81,7 +85,7 @@ impl Answers {
             }
             Some(given) => (format!("{} {}", given.text, words(tokens - given.tokens)), "length"),
         };
-        Some(Box::new(Response { text, finish_reason: Some(Cow::Borrowed(reason)) }))
+        Response { text, finish_reason: Some(Cow::Borrowed(reason)) }
     }
 }
 

@@ -27,7 +27,7 @@ use std::path::Path;
 
 use rustc_hash::FxHashMap;
 
-use self::answer::Answers;
+pub use self::answer::Answers;
 pub use self::batched::Batched;
 use self::counters::Counters;
 pub use self::fault::FaultPlan;

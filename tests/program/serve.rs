@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Child, Stdio};
 
-use crate::common::{repo, run, sagebench};
+use crate::common::{json, repo, run, sagebench};
 
 const SCENARIO: &str = "
 version: 1
@@ -96,4 +96,59 @@ fn what_can_not_be_served_is_said() {
         assert_eq!(said.code, Some(*code), "{args:?}: {}", said.err);
         assert!(said.err.contains(message), "{args:?}: {}", said.err);
     }
+}
+
+/// The contract's workloads, shortened, from the project's own client over loopback.
+const CLIENT: &str = "
+version: 1
+seed: 42
+backends:
+  served: { kind: vllm, base_url: \"${SERVED}/v1\" }
+workloads:
+  short_input: { prompt: { kind: synthetic, tokens: 128 }, output: { tokens: 32 }, load: { kind: closed, concurrency: 1, requests: 5 } }
+  stress_test: { prompt: { kind: synthetic, tokens: 256 }, output: { tokens: 64 }, load: { kind: closed, concurrency: 10, requests: 20 } }
+  chat: { prompt: { kind: synthetic, tokens: 64 }, output: { tokens: 16 }, load: { kind: open, rate: 50/s, requests: 20 } }
+gates: { confidence: none, rules: [error_rate <= 0%] }
+validity: { lag: off }
+";
+
+/// A GET of the server's own.
+fn page(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream
+        .write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes())
+        .unwrap();
+    let mut page = String::new();
+    stream.read_to_string(&mut page).unwrap();
+    page
+}
+
+#[test]
+fn the_projects_own_client_finds_what_was_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut child, _said, address) = start(&dir, &["--backend", "other"]);
+    std::fs::write(dir.path().join("client.yaml"), CLIENT).unwrap();
+    let mut client = sagebench(dir.path());
+    client.args(["apply", "client.yaml"]).env("SERVED", format!("http://{address}"));
+    let said = crate::common::Said::from(client.output().unwrap());
+    assert_eq!(said.code, Some(0), "{}{}", said.out, said.err);
+    let mut tokens = 0;
+    for (workload, requests, output) in [("short_input", 5, 32), ("stress_test", 20, 64), ("chat", 20, 16)] {
+        let metrics = json(dir.path().join(format!("benchmark_results/{workload}_metrics.json")));
+        assert_eq!(metrics["successful_requests"], requests, "{workload}");
+        assert_eq!(metrics["total_output_tokens"], requests * output, "{workload}");
+        // Never early: the model says 5 ms to the first token.
+        assert!(metrics["avg_ttft_ms"].as_f64().unwrap() >= 5.0);
+        tokens += requests * output;
+    }
+    let page = page(&address, "/metrics");
+    let value = |name: &str| -> u64 {
+        let line = page.lines().find(|line| line.starts_with(name)).unwrap();
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    assert_eq!(value("vllm:generation_tokens_total"), tokens);
+    assert_eq!(value("vllm:prompt_tokens_total"), 5 * 128 + 20 * 256 + 20 * 64);
+    assert!(page.contains("finished_reason=\"abort\"} 0"));
+    signal(&child, "TERM");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }

@@ -10,8 +10,8 @@ use crate::backend::candle::Local;
 use crate::backend::config::{Backend, Clock};
 use crate::gate::{Facts, exit, outcome};
 use crate::measure::{
-    CellInput, Metrics, Samples, Setting, Validity, check_reports, curves, errors, host, metrics, own_memory, rounded,
-    timeline, validity,
+    CellInput, Metrics, Samples, Setting, Validity, check_reports, curves, errors, host, metrics, own_memory,
+    rounded, timeline, validity,
 };
 use crate::plan::config::Load;
 use crate::plan::{WorkloadPlan, table};

@@ -13,6 +13,7 @@
 pub mod union;
 
 pub mod backend;
+pub mod calibrate;
 pub mod campaign;
 pub mod check;
 pub mod checkpoint;

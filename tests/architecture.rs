@@ -26,6 +26,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("plan", &["check", "hook", "hook::config", "plan::config", "scenario"]),
     ("engine", &[]),
     ("backend", &["backend::config", "engine", "plan"]),
+    ("calibrate", &["backend", "backend::config", "plan"]),
     ("run", &["backend", "backend::config", "plan"]),
     ("measure", &["backend", "backend::config", "gate::config", "plan", "plan::config", "run"]),
     ("gate", &["gate::config", "measure", "plan", "plan::config", "run", "scenario"]),

@@ -7,6 +7,8 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
+use sagebench::backend::config::MockBackend;
+use sagebench::calibrate::{Fields, Parameter, Settings as Fitting, Unit, calibrate, read};
 use sagebench::campaign::{CellStart, Changes, Folder, Progress, Settings, conduct, prepare};
 use sagebench::run::Stop;
 use serde_json::Value;
@@ -375,4 +377,37 @@ fn a_real_run_of_vllm_is_predicted() {
     );
     assert!(error <= 0.02, "{error}");
     assert!(ttft.abs() <= 0.03 && tpot.abs() <= 0.03, "{ttft} {tpot}");
+}
+
+/// The same run by `calibrate`: from the preset, with the server's own cache, the base fitted on the even requests.
+#[test]
+fn a_real_run_of_vllm_is_calibrated() {
+    let Some(folder) = real::folder("the calibration on the run of vLLM") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let mut lines = String::new();
+    let input = rows(&folder.join("llmservingsim/sharegpt-300.mooncake16.jsonl"));
+    for (mut row, trace) in rows(&folder.join("llmservingsim/RTX4090/requests.jsonl")).into_iter().zip(input)
+    {
+        row["blocks"] = trace["hash_ids"].clone();
+        writeln!(lines, "{row}").unwrap();
+    }
+    let path = dir.path().join("run.jsonl");
+    fs::write(&path, lines).unwrap();
+    let mut fields = Fields { unit: Unit::S, ..Fields::default() };
+    let keys = "arrival=queued_ts prompt=input_toks output=output_toks first=first_token_ts last=last_token_ts blocks=blocks";
+    keys.split(' ').for_each(|field| fields.set(field).unwrap());
+    let start: MockBackend = serde_json::from_value(
+        serde_json::json!({ "mode": "batched", "preset": "rtx4090-8b", "kv": { "blocks": 2588 } }),
+    )
+    .unwrap();
+    let fit = vec![Parameter::named("base_ms").unwrap()];
+    let fitted = calibrate(&read(&path, &fields).unwrap(), &Fitting { start: Some(start), fit }).unwrap();
+    println!("{}", fitted.report());
+    assert_eq!((fitted.fitted.requests, fitted.held_out.requests), (150, 150));
+    assert!(fitted.held_out.mape[0] <= 0.02, "{:?}", fitted.held_out);
+    assert!(
+        fitted.held_out.mean[1].abs() <= 0.03 && fitted.held_out.mean[2].abs() <= 0.03,
+        "{:?}",
+        fitted.held_out
+    );
 }

@@ -179,7 +179,7 @@ pub enum Preset {
 }
 
 /// What one step costs:
-/// `base + (weights^knee + (token × n)^knee)^(1/knee) + sequence × sequences + kv_token × kv + prefill_pair × pairs`.
+/// `base + (weights^knee + (token × n)^knee)^(1/knee) + sequence × sequences + kv_token × kv + prefill_pair × pairs + comm`.
 ///
 /// n is the number of tokens in the step, kv the context of the decoding sequences, pairs the tokens of prefill chunks
 /// times what they look back at. The smooth maximum is the roofline: reading the weights or computing, whichever is longer.
@@ -210,6 +210,32 @@ pub struct StepCost {
     #[serde(default)]
     #[schemars(range(min = 0, max = 1_000_000_000))]
     pub prefill_pair_ps: f64,
+    /// What the GPUs of one model spend on talking to each other (tensor parallelism), added to each step. Default: one GPU,
+    /// no time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comm: Option<Comm>,
+}
+
+/// The all-reduces of tensor parallelism: two in each layer, over the activations of the step's tokens in bf16, around a
+/// ring. A step of n tokens spends `2 × layers × (alpha + 2 (gpus − 1) / gpus × n × hidden × 2 bytes / beta)`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Comm {
+    /// GPUs that share the model.
+    #[schemars(range(min = 2, max = 1024))]
+    pub gpus: u32,
+    /// Layers of the model.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub layers: u32,
+    /// Its hidden size: numbers per token that an all-reduce adds up.
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub hidden: u32,
+    /// Time of an all-reduce of next to nothing: launch and latency. In microseconds.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub alpha_us: f64,
+    /// Bandwidth of the links, in GB/s (10^9 bytes): what benchmarks of collectives call the bus bandwidth.
+    #[schemars(range(min = 0.001, max = 1_000_000))]
+    pub beta_gb_s: f64,
 }
 
 /// What bounds a step of a continuous batch.

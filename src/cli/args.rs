@@ -56,6 +56,8 @@ pub enum Command {
     Baseline(BaselineArgs),
     /// Serve a backend of a scenario as an OpenAI-compatible server
     Serve(Box<ServeArgs>),
+    /// Fit the mock's cost model to recorded runs
+    Calibrate(Box<CalibrateArgs>),
     /// Print a JSON Schema
     Schema(SchemaArgs),
     /// Write a commented scenario to start from
@@ -464,6 +466,52 @@ pub struct ServeArgs {
 fn factor(text: &str) -> Result<f64, String> {
     let factor = text.parse().ok().filter(|factor| (0.001..=1e6).contains(factor));
     factor.ok_or_else(|| "write a number from 0.001 to 1000000, such as 10".into())
+}
+
+/// Arguments of `calibrate`.
+#[derive(Debug, Clone, Args)]
+pub struct CalibrateArgs {
+    /// A results folder, or a file of JSON lines, one request each
+    #[arg(value_name = "RUN")]
+    pub run: PathBuf,
+    /// Start from the batched mock of this scenario, with its engine and cache; `FILE#NAME` where it has several
+    #[arg(long, value_name = "FILE")]
+    pub from: Option<String>,
+    /// Fit only these parameters of `cost` (comma-separated); the others keep their value
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub fit: Vec<String>,
+    /// Only requests of this workload
+    #[arg(long, value_name = "NAME")]
+    pub workload: Option<String>,
+    /// Only requests of this backend
+    #[arg(long, value_name = "NAME")]
+    pub backend: Option<String>,
+    /// The key that holds a value: arrival, prompt, output, first, last or blocks (repeatable). Defaults are those of
+    /// `requests.jsonl`
+    #[arg(long, value_name = "ROLE=KEY")]
+    pub field: Vec<String>,
+    /// The unit of the recorded times
+    #[arg(long, value_enum, default_value_t = TimeUnit::Ms)]
+    pub unit: TimeUnit,
+    /// Tokens in one of the recorded blocks
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub block_tokens: u32,
+    /// Write the backend block here instead of standard output
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+/// The unit of recorded times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TimeUnit {
+    /// Seconds
+    S,
+    /// Milliseconds
+    Ms,
+    /// Microseconds
+    Us,
+    /// Nanoseconds
+    Ns,
 }
 
 /// Arguments of `schema`.

@@ -2,6 +2,7 @@
 
 mod apply;
 mod args;
+mod calibrate;
 mod comparing;
 mod documents;
 mod error;
@@ -50,6 +51,7 @@ fn run(command: Command) -> Result<u8, CliError> {
         Command::Compare(args) => comparing::comparison(&args),
         Command::Baseline(args) => comparing::baseline(&args),
         Command::Serve(args) => serve::serve(&args),
+        Command::Calibrate(args) => calibrate::run(&args),
         Command::Schema(args) => documents::schema(&args),
         Command::Init(args) => documents::init(&args),
         Command::Model(command) => model::model(&command),

@@ -1,5 +1,6 @@
 //! The program as its users see it: files, exit codes and messages.
 
+mod calibrate;
 mod commands;
 mod common;
 mod comparing;

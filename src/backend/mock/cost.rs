@@ -1,6 +1,6 @@
 //! What a step costs: a smooth roofline over the work in it.
 
-use crate::backend::config::{Preset, StepCost};
+use crate::backend::config::{Comm, Preset, StepCost};
 use crate::engine::Step;
 use crate::units::Ns;
 
@@ -13,8 +13,20 @@ impl StepCost {
             + smooth_max(weights, compute, self.knee)
             + self.sequence_us * 1e3 * f64::from(step.batch())
             + self.kv_token_ns * step.kv_tokens as f64
-            + self.prefill_pair_ps * 1e-3 * step.prefill_pairs as f64;
+            + self.prefill_pair_ps * 1e-3 * step.prefill_pairs as f64
+            + self.comm.map_or(0.0, |comm| comm.nanoseconds(step.tokens));
         libm::round(ns) as Ns
+    }
+}
+
+impl Comm {
+    /// What a step of so many tokens spends. A ring moves each byte 2 (g − 1) / g times over every link (Patarasuk and Yuan,
+    /// *Bandwidth optimal all-reduce algorithms for clusters of workstations*, 2009).
+    fn nanoseconds(&self, tokens: u32) -> f64 {
+        let gpus = f64::from(self.gpus);
+        let bytes = 2.0 * (gpus - 1.0) / gpus * f64::from(tokens) * f64::from(self.hidden) * 2.0;
+        // A gigabyte a second is a byte a nanosecond.
+        2.0 * f64::from(self.layers) * (self.alpha_us * 1e3 + bytes / self.beta_gb_s)
     }
 }
 
@@ -42,6 +54,7 @@ impl Preset {
             sequence_us: 0.0,
             kv_token_ns,
             prefill_pair_ps,
+            comm: None,
         };
         match self {
             Self::A100Of8b => (of(1.5 + 0.76 + 0.66, 9.57, 52.4, 1.71, 85.1, 3018.0), KV_8B),
@@ -92,11 +105,31 @@ mod tests {
             sequence_us: 5.0,
             kv_token_ns: 100.0,
             prefill_pair_ps: 2000.0,
+            comm: None,
         };
         let step = Step { tokens: 100, kv_tokens: 1_000, prefill_pairs: 50_000, ..Step::default() };
         // 1 ms + sqrt(3² + 4²) ms + 0 sequences + 0.1 ms + 0.1 ms
         assert_eq!(cost.duration(&step), 6_200_000);
         assert_eq!(StepCost { knee: 1.0, ..cost }.duration(&step), 8_200_000);
+    }
+
+    #[test]
+    fn several_gpus_talk_in_every_layer() {
+        let comm = Comm { gpus: 4, layers: 80, hidden: 8192, alpha_us: 10.0, beta_gb_s: 100.0 };
+        // 160 all-reduces, each 10 us and 1.5 × 64 × 8192 × 2 bytes at 100 bytes a nanosecond: 15.72864 us.
+        assert!((comm.nanoseconds(64) - 160.0 * (10_000.0 + 15_728.64)).abs() < 1e-6);
+        let cost = StepCost {
+            base_ms: 1.0,
+            weights_ms: 0.0,
+            token_us: 0.0,
+            knee: 1.0,
+            sequence_us: 0.0,
+            kv_token_ns: 0.0,
+            prefill_pair_ps: 0.0,
+            comm: Some(comm),
+        };
+        let step = Step { tokens: 64, ..Step::default() };
+        assert_eq!(cost.duration(&step), 1_000_000 + 4_116_582);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Hooks: the sandbox in which a scenario's own functions make prompts, change requests and judge responses.
 //!
-//! A script sees the Rhai language, its standard functions, and what stands in [`functions`]. It has no clock, no file and
+//! A script sees the Rhai language, its standard functions, and what stands in `functions`. It has no clock, no file and
 //! no network; whatever it draws is a pure function of the seed; every call ends within the [`limits`]. Hooks run when
 //! recipes are made and when a response is complete, never between tokens. This module knows neither plans nor backends.
 

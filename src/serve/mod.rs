@@ -1,6 +1,6 @@
 //! An OpenAI-compatible server in front of an engine that lives in this process.
 //!
-//! One thread plays the engine on the machine's clock ([`pacer`]); one or more talk to clients, each with a single-threaded
+//! One thread plays the engine on the machine's clock (`pacer`); one or more talk to clients, each with a single-threaded
 //! runtime; the thread that started the server hands them connections. A request's tokens are written when they are due,
 //! one write per step, and its answer ends with the times that the engine meant, so that any client can be measured
 //! against the truth.

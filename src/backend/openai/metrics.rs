@@ -244,7 +244,8 @@ fn memory_unavailable() -> impl Iterator<Item = (std::borrow::Cow<'static, str>,
 }
 
 enum Told {
-    Begin,
+    /// Count from here, and say when the pages are read.
+    Begin(Sender<()>),
     End,
 }
 
@@ -279,8 +280,8 @@ impl Scraper {
                 }
             };
             let _ = report.send(Ok(()));
-            while let Ok(Told::Begin) = told.recv() {
-                if !watch(&asker, &told, &speak) {
+            while let Ok(Told::Begin(begun)) = told.recv() {
+                if !watch(&asker, &told, &begun, &speak) {
                     return;
                 }
             }
@@ -295,11 +296,14 @@ impl Scraper {
         }
     }
 
-    /// What is told at the end counts from here.
-    pub(super) fn begin(&self) {
-        if let Some(tell) = &self.tell {
-            // A thread that is gone is noticed at the end.
-            let _ = tell.send(Told::Begin);
+    /// What is told at the end counts from here. With `wait` it returns when the pages are read, so that nothing that
+    /// is sent afterwards stands in them; during a run nobody can wait.
+    pub(super) fn begin(&self, wait: bool) {
+        let (begun, is_read) = channel();
+        // A thread that is gone is noticed at the end.
+        let told = self.tell.as_ref().is_some_and(|tell| tell.send(Told::Begin(begun)).is_ok());
+        if told && wait {
+            let _ = is_read.recv();
         }
     }
 
@@ -324,15 +328,18 @@ impl Drop for Scraper {
 }
 
 /// Reads the pages until it is told that the cell is over. Whether to go on after that.
-fn watch(asker: &Asker, told: &Receiver<Told>, speak: &Sender<EngineStats>) -> bool {
+fn watch(asker: &Asker, told: &Receiver<Told>, begun: &Sender<()>, speak: &Sender<EngineStats>) -> bool {
     let mut history = History::default();
     history.take(read(asker));
+    // Mostly nobody waits.
+    let _ = begun.send(());
     loop {
         match told.recv_timeout(INTERVAL) {
             Err(RecvTimeoutError::Timeout) => history.take(read(asker)),
-            Ok(Told::Begin) => {
+            Ok(Told::Begin(begun)) => {
                 history = History::default();
                 history.take(read(asker));
+                let _ = begun.send(());
             }
             Ok(Told::End) => {
                 history.take(read(asker));

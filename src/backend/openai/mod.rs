@@ -202,7 +202,7 @@ impl Live for OpenAi {
         let prompts = Arc::new(Prompts { nonce, ..self.prompts.clone() });
         self.kitchen.begin(Arc::new(Work { form, prompts }));
         self.cached_tokens = None;
-        self.count_from_here();
+        self.count_from_here(true);
     }
 
     fn renderer(&self) -> Arc<dyn Render> {
@@ -258,7 +258,7 @@ impl Live for OpenAi {
         // Without a warm-up the counters that stand from before T0 are the right ones.
         if now > 0 {
             self.cached_tokens = None;
-            self.count_from_here();
+            self.count_from_here(false);
         }
     }
 
@@ -279,9 +279,10 @@ impl Live for OpenAi {
 }
 
 impl OpenAi {
-    fn count_from_here(&self) {
+    /// The server's counters and memory count from here; with `wait` they are read before it returns.
+    fn count_from_here(&self, wait: bool) {
         if let Ok(scraper) = &self.scraper {
-            scraper.begin();
+            scraper.begin(wait);
         }
         if let Some(launched) = &self.launched {
             launched.take_memory();

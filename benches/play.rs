@@ -110,6 +110,7 @@ fn year1() -> RunReport {
         allow_exec: false,
         stop: &stop,
         command: "bench",
+        threads: 0,
     };
     conduct(&prepared, &settings, &mut Silent).expect("year1 runs").report
 }

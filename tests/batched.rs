@@ -67,6 +67,7 @@ fn play(dir: &Path, scenario: &str) -> Results {
         allow_exec: false,
         stop: &stop,
         command: "",
+        threads: 1,
     };
     conduct(&prepared, &settings, &mut Silent).unwrap();
     let run = fs::read_to_string(folder.dir().join("run.json")).unwrap();

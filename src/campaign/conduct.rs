@@ -10,7 +10,7 @@ use super::cell::{Cell, CellStart, Progress, earlier_time, joined};
 use super::folder::{Earlier, Folder, FolderError};
 use super::prepare::{Chosen, Prepared};
 use super::servers::Servers;
-use super::{assemble, output};
+use super::{assemble, output, together};
 use crate::backend::Stepped;
 use crate::backend::candle::Local;
 use crate::backend::config::{Backend, Clock};
@@ -43,6 +43,8 @@ pub struct Settings<'a> {
     pub stop: &'a Stop,
     /// The command line, for the record.
     pub command: &'a str,
+    /// How many threads cells on the virtual clock are played on; 0 is as many as there are cores.
+    pub threads: usize,
 }
 
 /// Why a run could not be played or its results not be kept.
@@ -265,9 +267,13 @@ fn play_all(
         let start_time = campaign.segments.last().map_or(0.0, |segment| segment.start_time);
         journal.write(&Entry::Segment { start_time })?;
     }
+    if earlier.journal.is_none() && together::can(prepared) {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = if settings.threads == 0 { cores() } else { settings.threads };
+        return together::play(campaign, &keys, threads, settings, progress);
+    }
     for (at, key) in keys.iter().copied().enumerate() {
-        let plan = &prepared.plan.workloads[key.workload as usize];
-        let chosen = &prepared.backends[key.backend as usize];
+        let (plan, chosen) = of(prepared, key);
         let done = earlier.cells.remove(&key).unwrap_or_default();
         let next = keys.get(at + 1);
         if let (Some(played), Some(start_time)) = (&done.played, done.start_time) {
@@ -319,6 +325,11 @@ fn order(prepared: &Prepared) -> Vec<CellKey> {
     keys
 }
 
+/// A cell's workload and backend.
+fn of(prepared: &Prepared, key: CellKey) -> (&WorkloadPlan, &Chosen) {
+    (&prepared.plan.workloads[key.workload as usize], &prepared.backends[key.backend as usize])
+}
+
 /// A cell that an earlier segment finished.
 fn restored(
     key: CellKey,
@@ -347,10 +358,10 @@ struct Player<'a, 'p> {
     servers: &'a mut Servers,
 }
 
-impl<'p> Player<'_, 'p> {
+impl Player<'_, '_> {
     fn play(&mut self, done: &journal::CellEntries, virtual_start: f64) -> Result<Cell, CampaignError> {
         let clock = self.chosen.clock();
-        let start = self.start(clock);
+        let start = cell_start(self.campaign.prepared, self.key);
         self.progress.started(&start);
         debug!("cell {start}: {} requests already in the journal", done.records.len());
         let t0 = if clock == Clock::Virtual { virtual_start } else { unix(SystemTime::now()) };
@@ -368,7 +379,7 @@ impl<'p> Player<'_, 'p> {
         }
         let earlier = done.start_time.map(|_| earlier_time(&samples));
         resume.elapsed = earlier.unwrap_or(0);
-        let Recorded { played, samples, failed, count, fired } = self.record(clock, samples, &resume)?;
+        let Recorded { played, samples, failed, count, fired } = self.record(samples, &resume)?;
         let length = seconds(played.measure_end.saturating_sub(played.measure_start));
         self.progress.finished(&start, length);
         if let Some(segment) = self.campaign.segments.last_mut() {
@@ -395,77 +406,103 @@ impl<'p> Player<'_, 'p> {
     }
 
     /// Plays what is left of the cell and takes its records.
-    fn record(&mut self, clock: Clock, samples: Samples, resume: &Resume) -> Result<Recorded, CampaignError> {
+    fn record(&mut self, samples: Samples, resume: &Resume) -> Result<Recorded, CampaignError> {
         let prepared = self.campaign.prepared;
         let (plan, stop) = (self.plan, self.settings.stop);
         let recipes = plan.stream(self.key.repeat);
         let backend = self.key.backend as usize;
-        let watch = self.watch();
-        let played;
-        let mut recorder;
+        if matches!(self.chosen.config, Backend::Mock(_)) {
+            let (journal, progress) = (&mut *self.journal, &mut *self.progress);
+            return play_mock(prepared, self.key, stop, journal, progress, samples, resume);
+        }
         if let Some(engine) = self.engine() {
             let mut engine = engine
                 .map_err(|message| CampaignError::Backend { backend: self.chosen.name.clone(), message })?;
             let (journal, progress) = (&mut *self.journal, &mut *self.progress);
-            recorder = Recorder { samples, journal, failed: None, progress, count: 0, watch };
-            played = play(plan, recipes, engine.as_mut(), clock, stop, &mut recorder, resume)?;
-        } else {
-            let opened = self.servers.open(backend, prepared, self.settings, self.progress)?;
-            let server = opened.expect("what is no engine is a server");
-            let (journal, progress) = (&mut *self.journal, &mut *self.progress);
-            recorder = Recorder { samples, journal, failed: None, progress, count: 0, watch };
-            played = play_live(plan, recipes, server, stop, &mut recorder, resume)?;
+            let watch = watch(prepared, self.key);
+            let mut recorder = Recorder { samples, journal, failed: None, progress, count: 0, watch };
+            let played =
+                play(plan, recipes, engine.as_mut(), self.chosen.clock(), stop, &mut recorder, resume)?;
+            return Ok(recorder.done(played));
         }
-        let Recorder { samples, failed, count, watch, .. } = recorder;
-        Ok(Recorded { played, samples, failed, count, fired: watch.fired().cloned() })
+        let opened = self.servers.open(backend, prepared, self.settings, self.progress)?;
+        let server = opened.expect("what is no mock is a server");
+        let (journal, progress) = (&mut *self.journal, &mut *self.progress);
+        let watch = watch(prepared, self.key);
+        let mut recorder = Recorder { samples, journal, failed: None, progress, count: 0, watch };
+        let played = play_live(plan, recipes, server, stop, &mut recorder, resume)?;
+        Ok(recorder.done(played))
     }
+}
 
-    /// The rules that may stop this cell.
-    fn watch(&self) -> Watch<'p> {
-        let gates = &self.campaign.prepared.gates;
-        let watched = Watched {
-            tags: &self.plan.tags,
-            slo: gates.slos.get(&self.plan.name).map_or(&[], Vec::as_slice),
-            basis: self.plan.load.basis(),
-            requests: self.plan.expected().measured,
-            deterministic: self.chosen.clock() == Clock::Virtual,
-        };
-        Watch::new(&gates.rules, &self.plan.name, &self.chosen.name, watched)
-    }
-
-    /// A fresh engine for the cell; `None` for a server.
+impl Player<'_, '_> {
+    /// A fresh engine of a model in this process; `None` for a backend without one.
     fn engine(&self) -> Option<Result<Box<dyn Stepped>, String>> {
-        let prepared = self.campaign.prepared;
-        if let Backend::Mock(config) = &self.chosen.config {
-            let (seed, dir) = (prepared.plan.seed, prepared.dir());
-            let engine = mock::open(config, &self.plan.family, seed, &dir);
-            return Some(engine.map_err(|error| error.to_string()));
-        }
         let model = self.campaign.models.get(self.key.backend as usize)?.as_ref()?;
         let engine = model.engine(self.plan.sampling.clone());
         Some(engine.map(|engine| Box::new(engine) as Box<dyn Stepped>).map_err(|error| error.to_string()))
     }
+}
 
-    fn start(&self, clock: Clock) -> CellStart<'p> {
-        let prepared = self.campaign.prepared;
-        let expected = self.plan.expected();
-        CellStart {
-            workload: &self.plan.name,
-            backend: (prepared.backends.len() > 1).then_some(self.chosen.name.as_str()),
-            repeat: (self.key.repeat + 1, self.plan.repeats),
-            requests: expected.warmup.zip(expected.measured).map(|(warmup, measured)| warmup + measured),
-            is_virtual: clock == Clock::Virtual,
-        }
+/// Plays what is left of a cell on its mock.
+pub(super) fn play_mock(
+    prepared: &Prepared,
+    key: CellKey,
+    stop: &Stop,
+    journal: &mut Option<Journal>,
+    progress: &mut dyn Progress,
+    samples: Samples,
+    resume: &Resume,
+) -> Result<Recorded, CampaignError> {
+    let (plan, chosen) = of(prepared, key);
+    let Backend::Mock(config) = &chosen.config else {
+        unreachable!("who calls this has looked at the kind");
+    };
+    let mut engine =
+        mock::open(config, &plan.family, prepared.plan.seed, &prepared.dir()).map_err(|error| {
+            CampaignError::Backend { backend: chosen.name.clone(), message: error.to_string() }
+        })?;
+    let watch = watch(prepared, key);
+    let mut recorder = Recorder { samples, journal, failed: None, progress, count: 0, watch };
+    let recipes = plan.stream(key.repeat);
+    let played = play(plan, recipes, engine.as_mut(), chosen.clock(), stop, &mut recorder, resume)?;
+    Ok(recorder.done(played))
+}
+
+/// The rules that may stop a cell.
+fn watch(prepared: &Prepared, key: CellKey) -> Watch<'_> {
+    let (plan, chosen) = of(prepared, key);
+    let gates = &prepared.gates;
+    let watched = Watched {
+        tags: &plan.tags,
+        slo: gates.slos.get(&plan.name).map_or(&[], Vec::as_slice),
+        basis: plan.load.basis(),
+        requests: plan.expected().measured,
+        deterministic: chosen.clock() == Clock::Virtual,
+    };
+    Watch::new(&gates.rules, &plan.name, &chosen.name, watched)
+}
+
+/// A cell as it is announced.
+pub(super) fn cell_start(prepared: &Prepared, key: CellKey) -> CellStart<'_> {
+    let (plan, chosen) = of(prepared, key);
+    let expected = plan.expected();
+    CellStart {
+        workload: &plan.name,
+        backend: (prepared.backends.len() > 1).then_some(chosen.name.as_str()),
+        repeat: (key.repeat + 1, plan.repeats),
+        requests: expected.warmup.zip(expected.measured).map(|(warmup, measured)| warmup + measured),
+        is_virtual: chosen.clock() == Clock::Virtual,
     }
 }
 
 /// What playing a cell left.
-struct Recorded {
-    played: Played,
-    samples: Samples,
+pub(super) struct Recorded {
+    pub(super) played: Played,
+    pub(super) samples: Samples,
     failed: Option<JournalError>,
-    count: u64,
-    fired: Option<Fired>,
+    pub(super) count: u64,
+    pub(super) fired: Option<Fired>,
 }
 
 /// Takes the records of a cell: into its samples, the journal and the progress.
@@ -476,6 +513,13 @@ struct Recorder<'a> {
     progress: &'a mut dyn Progress,
     count: u64,
     watch: Watch<'a>,
+}
+
+impl Recorder<'_> {
+    fn done(self, played: Played) -> Recorded {
+        let Self { samples, failed, count, watch, .. } = self;
+        Recorded { played, samples, failed, count, fired: watch.fired().cloned() }
+    }
 }
 
 impl Observer for Recorder<'_> {

@@ -12,6 +12,7 @@ mod output;
 mod prepare;
 mod servers;
 mod shipped;
+mod together;
 
 pub use cell::{CellStart, Progress};
 pub use compare::{Comparing, Named, compare, halves};

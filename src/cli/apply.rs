@@ -107,6 +107,7 @@ fn play(prepared: &Prepared, dir: &Path, results: &Results, stop: &Stop) -> Resu
         allow_exec: results.allow_exec,
         stop,
         command: &std::env::args().collect::<Vec<_>>().join(" "),
+        threads: results.threads.map_or(0, |threads| threads.get().into()),
     };
     let conducted = conduct(prepared, &settings, &mut shown)?;
     let run = &conducted.report;

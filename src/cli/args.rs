@@ -168,6 +168,9 @@ pub struct Results {
     /// Let the scenario start its servers (`launch`)
     #[arg(long)]
     pub allow_exec: bool,
+    /// Play workloads and matrix points on the virtual clock on so many threads [default: as many as there are cores]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<std::num::NonZeroU16>,
     /// How much is said.
     #[command(flatten)]
     pub voice: Voice,

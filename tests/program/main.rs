@@ -13,4 +13,5 @@ mod real;
 mod replay;
 mod scenarios;
 mod serve;
+mod threads;
 mod verdicts;

@@ -153,6 +153,18 @@ metrics! {
     "total_time" Seconds Value Lower "The measured seconds: from the first measured request due to the last one ended.";
 }
 
+/// Which turn of its session a request is, from 1: what conditions can look at beside the metrics. It measures nothing, so
+/// it stands in no result file; a request outside sessions has none.
+pub static TURN: Metric = Metric {
+    name: "turn",
+    aliases: &[],
+    unit: Unit::Count,
+    kind: Kind::Samples,
+    better: Better::Neither,
+    doc: "The turn of its session that a request is, from 1.",
+    custom: None,
+};
+
 impl Metric {
     /// A metric that a scenario declares at this position: one value for each request that hooks recorded one for.
     ///

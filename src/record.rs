@@ -16,6 +16,25 @@ pub enum Phase {
     Measured,
 }
 
+/// Which turn of which session a request is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Turn {
+    /// The session's number within its phase, from 0.
+    pub session: u64,
+    /// Its place in the session, from 1.
+    pub turn: u32,
+    /// How many turns the session has.
+    pub turns: u32,
+}
+
+impl Turn {
+    /// Whether another one follows.
+    pub fn has_next(self) -> bool {
+        self.turn < self.turns
+    }
+}
+
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -55,6 +74,11 @@ impl Outcome {
     /// Whether it counts as failed in `error_rate`.
     pub fn is_failure(self) -> bool {
         !matches!(self, Self::Success | Self::Cancelled | Self::Skipped | Self::Interrupted)
+    }
+
+    /// Whether what follows the request is sent.
+    pub fn releases(self) -> bool {
+        matches!(self, Self::Success | Self::Cancelled)
     }
 
     /// Whether it counts in `total_requests` (successful or failed).
@@ -116,6 +140,8 @@ pub struct Record {
     pub index: u64,
     /// Warm-up or measured.
     pub phase: Phase,
+    /// Which turn of which session it is; `None` for a request that stands alone.
+    pub session: Option<Turn>,
     /// When the load law wanted it sent.
     pub due: Ns,
     /// Just before it was handed to the backend.

@@ -233,6 +233,7 @@ impl Row {
             phase: Phase::Measured,
             arrival: None,
             after: None,
+            session: None,
             think: 0,
             prompt,
             output_tokens: self.output,

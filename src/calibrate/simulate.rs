@@ -73,6 +73,7 @@ fn recipe(index: u64, request: &Request, block_tokens: u32) -> Recipe {
         cancel_after: None,
         seed: crate::sample::key(&[0x6361_6c69, index]),
         body: None,
+        session: None,
         failed: None,
     }
 }

@@ -2,11 +2,14 @@
 
 use std::fmt;
 
+use indexmap::IndexMap;
+use rustc_hash::FxHashMap;
+
 use crate::backend::EngineStats;
 use crate::gate::Fired;
 use crate::measure::Samples;
 use crate::metric::METRICS;
-use crate::record::Phase;
+use crate::record::{GapRun, Outcome, Phase, Record};
 use crate::run::{CellKey, Played};
 use crate::units::Ns;
 
@@ -67,6 +70,45 @@ pub trait Progress {
     fn finished(&mut self, cell: &CellStart<'_>, seconds: f64);
 }
 
+/// A record with its gaps, as a journal keeps it.
+pub type Kept = (Record, Vec<GapRun>);
+
+/// The records of a journal that stand: of a request that was played again the last one, and of a session that was played
+/// again from its start only what came since.
+pub fn standing_records(entries: &[Kept]) -> Vec<&Kept> {
+    let mut last: IndexMap<(Phase, u64), &Kept> = IndexMap::new();
+    let mut begun: FxHashMap<(Phase, u64), usize> = FxHashMap::default();
+    for (at, (record, _)) in entries.iter().enumerate() {
+        if let Some(session) = record.session.filter(|session| session.turn == 1) {
+            begun.insert((record.phase, session.session), at);
+        }
+    }
+    for (at, entry) in entries.iter().enumerate() {
+        let session = entry.0.session.and_then(|session| begun.get(&(entry.0.phase, session.session)));
+        if session.is_none_or(|begun| *begun <= at) {
+            last.insert((entry.0.phase, entry.0.index), entry);
+        }
+    }
+    last.into_values().collect()
+}
+
+/// Those of them that are not played again. What an interruption cut off is, and a session that is not whole starts anew.
+pub fn final_records(entries: &[Kept]) -> Vec<&Kept> {
+    let mut records = standing_records(entries);
+    records.retain(|(record, _)| record.outcome != Outcome::Interrupted);
+    let mut turns: FxHashMap<(Phase, u64), u32> = FxHashMap::default();
+    for (record, _) in &records {
+        if let Some(session) = record.session {
+            *turns.entry((record.phase, session.session)).or_default() += 1;
+        }
+    }
+    let is_whole = |record: &Record| {
+        record.session.is_none_or(|session| turns[&(record.phase, session.session)] >= session.turns)
+    };
+    records.retain(|(record, _)| is_whole(record));
+    records
+}
+
 /// The time that a cell's earlier segments measured: from the first request due to the last one ended.
 pub fn earlier_time(samples: &Samples) -> Ns {
     let measured = || samples.records().iter().filter(|record| record.phase == Phase::Measured);
@@ -91,4 +133,62 @@ pub fn joined(earlier: Ns, last: Played) -> Played {
     };
     let length = last.measure_end.saturating_sub(last.measure_start);
     Played { measure_start: 0, measure_end: earlier.saturating_add(length), stats, ..last }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{TokenSource, Turn};
+
+    fn kept(index: u64, session: Option<(u64, u32, u32)>, outcome: Outcome, end: Ns) -> Kept {
+        let record = Record {
+            index,
+            phase: Phase::Measured,
+            session: session.map(|(session, turn, turns)| Turn { session, turn, turns }),
+            due: 0,
+            sent: Some(0),
+            connect: 0,
+            scheduled: None,
+            first: None,
+            first_answer: None,
+            checked: None,
+            end,
+            cap_wait: 0,
+            longest_gap: 0,
+            prompt_tokens: 1,
+            asked_tokens: 1,
+            forced: true,
+            output_tokens: 1,
+            first_event_tokens: 1,
+            preemptions: 0,
+            token_source: TokenSource::Engine,
+            outcome,
+            message: None,
+        };
+        (record, Vec::new())
+    }
+
+    fn ends(records: &[&Kept]) -> Vec<Ns> {
+        records.iter().map(|(record, _)| record.end).collect()
+    }
+
+    #[test]
+    fn a_session_that_is_not_whole_starts_anew() {
+        use Outcome::{Interrupted, Skipped, Success, TimedOut};
+        let first = vec![
+            kept(0, Some((0, 1, 2)), Success, 1),
+            kept(1, Some((0, 2, 2)), Success, 2),
+            kept(2, Some((1, 1, 3)), Success, 3),
+            kept(3, Some((1, 2, 3)), Interrupted, 4),
+            kept(5, Some((2, 1, 2)), TimedOut, 5),
+            kept(6, Some((2, 2, 2)), Skipped, 6),
+            kept(7, None, Success, 7),
+            kept(8, None, Interrupted, 8),
+        ];
+        assert_eq!(ends(&final_records(&first)), [1, 2, 5, 6, 7]);
+        // Played again: the session's time is over after its first turn.
+        let mut both = first;
+        both.extend([kept(8, None, Success, 9), kept(2, Some((1, 1, 3)), Success, 10)]);
+        assert_eq!(ends(&standing_records(&both)), [1, 2, 5, 6, 7, 9, 10]);
+    }
 }

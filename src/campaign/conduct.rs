@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use tracing::{debug, info};
 
-use super::cell::{Cell, CellStart, Progress, earlier_time, joined};
+use super::cell::{Cell, CellStart, Progress, earlier_time, final_records, joined, standing_records};
 use super::folder::{Earlier, Folder, FolderError};
 use super::prepare::{Chosen, Prepared};
 use super::servers::Servers;
@@ -19,7 +19,7 @@ use crate::backend::openai::Identity;
 use crate::gate::{Fired, Watch, Watched, exit};
 use crate::measure::{Resources, Samples};
 use crate::plan::WorkloadPlan;
-use crate::record::{GapRun, Outcome, Record};
+use crate::record::{GapRun, Record};
 use crate::report::RunReport;
 use crate::run::journal::{self, Entry, Journal, JournalError};
 use crate::run::{CellKey, Ending, Flow, Observer, Played, Resume, RunError, Stop, play, play_live};
@@ -339,7 +339,7 @@ fn restored(
     start_time: f64,
 ) -> Cell {
     let mut samples = Samples::new(plan.load.basis());
-    for (record, gaps) in &done.records {
+    for (record, gaps) in standing_records(&done.records) {
         samples.push(record.clone(), gaps);
     }
     let end_time = start_time + seconds(played.measure_end.saturating_sub(played.measure_start));
@@ -370,12 +370,9 @@ impl Player<'_, '_> {
         }
         let mut samples = Samples::new(self.plan.load.basis());
         let mut resume = Resume::default();
-        for (record, gaps) in &done.records {
-            // What the interruption cut off is played again.
-            if record.outcome != Outcome::Interrupted {
-                resume.finished.insert((record.phase, record.index));
-                samples.push(record.clone(), gaps);
-            }
+        for (record, gaps) in final_records(&done.records) {
+            resume.finished.insert((record.phase, record.index));
+            samples.push(record.clone(), gaps);
         }
         let earlier = done.start_time.map(|_| earlier_time(&samples));
         resume.elapsed = earlier.unwrap_or(0);

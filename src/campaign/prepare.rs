@@ -466,6 +466,7 @@ fn planned(plan: &Plan, backends: &[Chosen]) -> Planned {
         PlannedWorkload {
             name: workload.name.clone(),
             tags: workload.tags.clone(),
+            sessions: workload.is_sessions(),
             requests,
             gaps: requests.map(|n| (n as f64 * (row.output_tokens.mean - 1.0).max(0.0)) as u64),
             checks: workload.checks.iter().flat_map(|checks| checks.names()).map(str::to_owned).collect(),

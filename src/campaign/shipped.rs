@@ -31,6 +31,7 @@ shipped!(
     "structured-output.yaml",
     "quality-gate.yaml",
     "custom-metric.yaml",
+    "chat-sessions.yaml",
     "vllm.yaml",
     "sglang.yaml",
     "lmdeploy.yaml",

@@ -7,6 +7,7 @@ fn record(tokens: u32) -> Record {
     Record {
         index: 0,
         phase: Phase::Measured,
+        session: None,
         due: 0,
         sent: Some(0),
         first: Some(10),

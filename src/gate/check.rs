@@ -5,7 +5,7 @@ use indexmap::IndexMap;
 use super::abort::watchable;
 use super::config::{Confidence, GateRule, NoData, Severity, WorkloadScope};
 use super::judge::{Case, allowed, tested_at};
-use crate::metric::{Kind, METRICS, judged_names};
+use crate::metric::{Kind, METRICS, TURN, judged_names};
 use crate::nearest::nearest;
 use crate::rule::{self, Aggregate, Bytes, Condition, Limit, On, Op, Rule, RuleError, Subject};
 use crate::scenario::Scenario;
@@ -31,6 +31,8 @@ pub struct PlannedWorkload {
     pub name: String,
     /// Its tags.
     pub tags: IndexMap<String, String>,
+    /// Whether its requests are turns of sessions.
+    pub sessions: bool,
     /// Measured requests over all repeats; `None` when only time ends it.
     pub requests: Option<u64>,
     /// Gaps between tokens over all repeats: output tokens less requests; `None` when that is not known.
@@ -350,9 +352,18 @@ impl<'a> Checker<'a> {
     }
 
     fn workloads(&self) -> impl Iterator<Item = &'a PlannedWorkload> {
-        self.planned.workloads.iter().filter(|workload| {
-            self.names(&workload.name) && self.fits(&workload.tags) && self.is_checked(workload)
-        })
+        self.planned
+            .workloads
+            .iter()
+            .filter(|workload| {
+                self.names(&workload.name) && self.fits(&workload.tags) && self.is_checked(workload)
+            })
+            .filter(|workload| workload.sessions || self.on_turns().is_none())
+    }
+
+    /// The first condition on the turn of a session. Requests outside sessions have none.
+    fn on_turns(&self) -> Option<&'a Condition> {
+        self.rule.filter.iter().find(|on| matches!(on.on, On::Metric(metric, _) if metric.name == TURN.name))
     }
 
     fn scoped(&self, index: usize) -> ScopedRule {
@@ -382,6 +393,7 @@ impl<'a> Checker<'a> {
         self.nobody()
             .into_iter()
             .chain(self.missing_check())
+            .chain(self.no_turns())
             .chain(self.missing_slo())
             .chain(self.out_of_reach())
             .chain(self.unlike_a_baseline())
@@ -472,6 +484,18 @@ impl<'a> Checker<'a> {
             None => format!("the checks are {}", known.join(", ")),
         };
         Some(RuleError::new(self.rule.subject_at.clone(), message, help))
+    }
+
+    /// `where turn ..` leaves none of the rule's workloads, even without `--only`.
+    fn no_turns(&self) -> Option<RuleError> {
+        let condition = self.on_turns()?;
+        let written = self.scenario.workloads.iter();
+        let any = written.filter(|(name, _)| self.names(name)).any(|(_, w)| w.prompt.may_be_sessions())
+            || self.planned.workloads.iter().any(|w| self.names(&w.name) && w.sessions);
+        let message =
+            "only requests of sessions have a `turn`, and none of the rule's workloads has sessions";
+        let help = "leave the condition out, or use `prompt: { kind: sessions, .. }`";
+        (!any).then(|| RuleError::new(condition.at.clone(), message, help))
     }
 
     /// A metric of the SLO where there is none.

@@ -17,6 +17,7 @@ pub(crate) fn request(index: u64, at: Ns, tokens: u32, long: Ns) -> (Record, Vec
     let record = Record {
         index,
         phase: Phase::Measured,
+        session: None,
         due: at,
         sent: Some(at),
         connect: 0,

@@ -37,6 +37,7 @@ fn reading(metric: &Metric) -> Option<Reading> {
         "prompt_tokens" => |record, _| {
             (record.sent.is_some() && record.outcome.is_counted()).then(|| f64::from(record.prompt_tokens))
         },
+        "turn" => |record, _| record.session.map(|session| f64::from(session.turn)),
         _ => return None,
     })
 }

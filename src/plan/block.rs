@@ -3,10 +3,11 @@
 //! Content is a pure function of (seed, offset), so a block is told by which seeds it covers from where to where. Two
 //! blocks have the same identity exactly when their content is equal by construction: blocks inside a shared prefix
 //! within a group, blocks of equal trace ids, blocks of equal given tokens. What the model answers is content of its
-//! own, different for each request.
+//! own, different for each request and told by (its request's seed, offset), wherever it stands: so a later turn of a
+//! conversation finds the answers before it in the cache.
 
-use super::{PromptRecipe, Recipe};
-use crate::sample::key;
+use super::{Content, PromptRecipe, Recipe};
+use crate::sample::{key, name_key};
 
 const SEEDED: u64 = 1;
 const GIVEN: u64 = 2;
@@ -43,23 +44,54 @@ impl Recipe {
                 }
                 hash
             }
-            PromptRecipe::Text { ids, .. } => {
-                let given = ids.iter().skip(from as usize).take((to - from) as usize);
-                given.fold(key(&[hash, GIVEN]), |hash, id| key(&[hash, u64::from(*id)]))
-            }
-            PromptRecipe::Blocks { block_tokens, ids, .. } => {
-                let size = u64::from(*block_tokens).max(1);
-                let mut at = from;
-                while at < to {
-                    let end = to.min((at / size + 1) * size);
-                    let id = ids.get((at / size) as usize).copied().unwrap_or(u64::MAX);
-                    hash = key(&[hash, TRACED, id, at % size, end - at]);
-                    at = end;
+            PromptRecipe::Text { ids, .. } => given(hash, ids, from, to),
+            PromptRecipe::Blocks { block_tokens, ids, .. } => traced(hash, *block_tokens, ids, from, to),
+            PromptRecipe::Chat { messages, .. } => {
+                let mut start = 0;
+                for message in messages.iter() {
+                    let end = start + u64::from(message.content.tokens());
+                    if from < end && start < to {
+                        hash = message.content.part(hash, from.max(start) - start, to.min(end) - start);
+                    }
+                    start = end;
                 }
                 hash
             }
         }
     }
+}
+
+impl Content {
+    /// Goes on hashing the message's tokens `from..to`.
+    fn part(&self, hash: u64, from: u64, to: u64) -> u64 {
+        match self {
+            Self::Synthetic { seed, .. } => key(&[hash, SEEDED, *seed, from, to]),
+            Self::Answer { seed, .. } => key(&[hash, ANSWER, *seed, from, to]),
+            Self::Text { ids, .. } => given(hash, ids, from, to),
+            // Parts without text, such as images, are told apart by the message as a whole.
+            Self::Given { message, ids, .. } => {
+                given(key(&[hash, name_key(&message.to_string())]), ids, from, to)
+            }
+            Self::Blocks { block_tokens, ids, .. } => traced(hash, *block_tokens, ids, from, to),
+        }
+    }
+}
+
+fn given(hash: u64, ids: &[u32], from: u64, to: u64) -> u64 {
+    let given = ids.iter().skip(from as usize).take((to - from) as usize);
+    given.fold(key(&[hash, GIVEN]), |hash, id| key(&[hash, u64::from(*id)]))
+}
+
+fn traced(mut hash: u64, block_tokens: u32, ids: &[u64], from: u64, to: u64) -> u64 {
+    let size = u64::from(block_tokens).max(1);
+    let mut at = from;
+    while at < to {
+        let end = to.min((at / size + 1) * size);
+        let id = ids.get((at / size) as usize).copied().unwrap_or(u64::MAX);
+        hash = key(&[hash, TRACED, id, at % size, end - at]);
+        at = end;
+    }
+    hash
 }
 
 #[cfg(test)]
@@ -77,6 +109,7 @@ mod tests {
             phase: Phase::Measured,
             arrival: None,
             after: None,
+            session: None,
             think: 0,
             prompt,
             output_tokens: 8,

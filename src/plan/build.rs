@@ -79,11 +79,17 @@ fn workload_plan(
 ) -> Result<WorkloadPlan, Problem> {
     let traced = matches!(workload.prompt, Prompt::Trace(_));
     let law = load::read(&workload.load, workload.warmup.as_ref(), traced, dir)?;
-    let output = workload.output.as_ref().map(|output| read_output(output, traced, dir)).transpose()?;
+    if traced && workload.output.is_some() {
+        return Err(Problem::new("output", "a trace supplies the length of each answer", "remove `output`"));
+    }
+    let output = workload.output.as_ref().map(|output| OutputLength::read(output, dir)).transpose()?;
     check_times(workload)?;
-    let source = Source::read(&workload.prompt, dir, tokenizer)?;
+    let source = Source::read(&workload.prompt, workload.output.as_ref(), dir, tokenizer)?;
     if output.is_none() && !source.gives_lengths() {
-        let message = "nothing says how long answers are";
+        let message = match source.lacking() {
+            Some(row) => row.to_string(),
+            None => "nothing says how long answers are".to_owned(),
+        };
         return Err(Problem::new(
             "output",
             message,
@@ -93,9 +99,15 @@ fn workload_plan(
     if let Source::Script(function) = &source {
         called(function, hooked.as_deref())?;
     }
-    let skipped_rows = if let Source::Trace(trace) = &source { trace.skipped } else { 0 };
-    let rows = source.rows();
-    let Law { load, clock, think, requests, duration, warmup, words } = law;
+    let (skipped_rows, rows) = (source.skipped(), source.rows());
+    let Law { load, clock, think, requests, sessions, duration, warmup, words } = law;
+    if sessions.is_some() && !source.is_sessions() {
+        return Err(Problem::new(
+            "load.sessions",
+            "these prompts are single requests, not sessions",
+            "write `requests`, or use `prompt: { kind: sessions, .. }`",
+        ));
+    }
     let generator = Generator {
         root: key(&[seed, name_key(&family)]),
         source,
@@ -115,6 +127,7 @@ fn workload_plan(
         load,
         recipes: RecipeSource::Generated(Arc::new(generator)),
         requests,
+        sessions,
         duration,
         warmup,
         timeout: workload.timeout.0,
@@ -220,23 +233,6 @@ fn check_times(workload: &Workload) -> Result<(), Problem> {
     Ok(())
 }
 
-fn read_output(output: &Output, traced: bool, dir: &Path) -> Result<OutputLength, Problem> {
-    if traced {
-        let message = "a trace supplies the length of each answer";
-        return Err(Problem::new("output", message, "remove `output`"));
-    }
-    let (tokens, path, forced) = match (&output.tokens, &output.max_tokens) {
-        (Some(tokens), None) => (tokens, "output.tokens", true),
-        (None, Some(tokens)) => (tokens, "output.max_tokens", false),
-        _ => {
-            let message = "an output has either `tokens` (forced) or `max_tokens` (a limit)";
-            return Err(Problem::new("output", message, "set exactly one of them"));
-        }
-    };
-    let tokens = tokens.sampler(dir).map_err(|bad| Problem::law(path, &bad))?;
-    Ok(OutputLength { tokens, forced })
-}
-
 /// Holds a plan to a source that has only so many rows: a number that is known to be too large is an error, one that
 /// only time decides is bounded.
 fn hold_to_rows(plan: &mut WorkloadPlan, rows: u64) -> Result<(), Problem> {
@@ -248,8 +244,12 @@ fn hold_to_rows(plan: &mut WorkloadPlan, rows: u64) -> Result<(), Problem> {
         let message = format!("the plan needs {needed} rows, but the file of `prompt.path` has {rows}");
         Problem::new(path, message, "send fewer requests, or name a longer file; a file may also `wrap`")
     };
+    let counts_sessions = generator.source.is_sessions();
     let warmup = match plan.warmup {
-        WarmupPlan::Requests(count) => count,
+        WarmupPlan::Requests(count) => {
+            let of = |repeat| generator.rows_of_warmup(&generator.keys(repeat), count);
+            (0..plan.repeats).map(of).max().unwrap_or(count)
+        }
         WarmupPlan::Duration(_) if matches!(plan.load, LoadPlan::Closed { .. }) => {
             let message = "how many rows a warm-up of users takes in that time is not known";
             return Err(Problem::new("warmup.duration", message, "set `warmup.requests` instead"));
@@ -262,20 +262,22 @@ fn hold_to_rows(plan: &mut WorkloadPlan, rows: u64) -> Result<(), Problem> {
     }
     if let LoadPlan::Open { .. } = plan.load {
         for repeat in 0..plan.repeats {
-            let count = plan.count(repeat, rows.saturating_add(1));
-            if count.warmup + count.measured > rows {
+            if plan.count(repeat, rows.saturating_add(1)).arrivals > rows {
                 return Err(too_many("load", format!("more than {rows}")));
             }
         }
         return Ok(());
     }
-    match plan.requests {
-        Some(requests) if requests > left => {
-            Err(too_many("load.requests", requests.saturating_add(warmup).to_string()))
-        }
+    let (most, key) = if counts_sessions {
+        (&mut plan.sessions, "load.sessions")
+    } else {
+        (&mut plan.requests, "load.requests")
+    };
+    match *most {
+        Some(wanted) if wanted > left => Err(too_many(key, wanted.saturating_add(warmup).to_string())),
         Some(_) => Ok(()),
         None => {
-            plan.requests = Some(left);
+            *most = Some(left);
             Ok(())
         }
     }

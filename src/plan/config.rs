@@ -9,14 +9,33 @@ use serde::{Deserialize, Serialize};
 use crate::sample::{Time, Tokens};
 use crate::units::{Duration, Rate, Ratio, TokenCount};
 
+mod prompt;
+
+pub use prompt::*;
+
 crate::union! {
     /// Where prompts come from.
     pub enum Prompt {
         "synthetic" => Synthetic(SyntheticPrompt),
         "text" => Text(TextPrompt),
         "file" => File(FilePrompt),
+        "corpus" => Corpus(CorpusPrompt),
+        "sessions" => Sessions(SessionsPrompt),
+        "mix" => Mix(MixPrompt),
         "trace" => Trace(TracePrompt),
         "script" => Script(ScriptPrompt),
+    }
+}
+
+impl Prompt {
+    /// Whether its requests can be turns of sessions. Of a trace only its rows tell.
+    pub fn may_be_sessions(&self) -> bool {
+        match self {
+            Self::Sessions(_) => true,
+            Self::File(file) => file.sessions.is_some(),
+            Self::Trace(trace) => trace.format == TraceFormat::Mooncake,
+            Self::Synthetic(_) | Self::Text(_) | Self::Corpus(_) | Self::Mix(_) | Self::Script(_) => false,
+        }
     }
 }
 
@@ -56,7 +75,8 @@ pub struct TextPrompt {
     pub text: String,
 }
 
-/// Prompts from the rows of a file.
+/// Prompts from the rows of a file. What a row says about the length of its answer holds where the workload has no
+/// `output`; `fields.output_tokens` of `jsonl` says otherwise.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FilePrompt {
@@ -74,6 +94,15 @@ pub struct FilePrompt {
     /// error, and a closed load that only time ends also ends with the last row.
     #[serde(default = "yes")]
     pub wrap: bool,
+    /// Read at most so many rows, those that are left out not counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub limit: Option<u64>,
+    /// For `openai` and `sharegpt`: play each row as a session, one request for each answer in it. The load then sends
+    /// sessions, as with `kind: sessions`. Without it a row is one request: all messages of an `openai` row, the first
+    /// question of a `sharegpt` one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<FileSessions>,
 }
 
 fn yes() -> bool {
@@ -86,6 +115,17 @@ fn yes() -> bool {
 pub enum FileFormat {
     /// One JSON object per line, with the prompt as a string.
     Jsonl,
+    /// One chat completion request per line, as its body or as a line of the Batch API (`body`). `messages` may have parts,
+    /// images by reference and tool calls; all is passed through, and so are further keys such as `tools`,
+    /// `response_format` and `temperature`. `max_tokens` (or `max_completion_tokens`) limits the answer; `model` and
+    /// `stream` are the backend's. Only texts count as prompt tokens.
+    Openai,
+    /// Conversations as a JSON array or one per line: `conversations: [{from: human, value: ..}, {from: gpt, value: ..}]`
+    /// (`user`, `assistant` and `system` are known too). The recorded answer's length is forced. Conversations without a
+    /// question and an answer are left out and counted.
+    Sharegpt,
+    /// vLLM's custom dataset: one `{"prompt": "..", "output_tokens": 128}` per line.
+    Vllm,
 }
 
 /// Names of the keys in a JSONL row.
@@ -138,6 +178,10 @@ pub struct ScriptPrompt {
 /// row. Under `replay` the trace ends the load; under every other load its rows are taken in order and none is taken
 /// twice: a plan that needs more rows than there are is an error, and a closed load that only time ends also ends with the
 /// last row.
+///
+/// A Mooncake row with a `session_id` that a row before it has is a later turn of that session: it is due `delay` ms (default
+/// 0) after the turn before it ended, its `input_length` is that of its new message, and its prompt is the whole conversation
+/// so far. The load then sends sessions, as with `kind: sessions`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TracePrompt {
@@ -170,7 +214,8 @@ pub struct TracePrompt {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TraceFormat {
-    /// JSONL with `timestamp` (ms), `input_length`, `output_length`, `hash_ids` (kvcache-ai/Mooncake).
+    /// JSONL with `timestamp` (ms), `input_length`, `output_length`, `hash_ids` (kvcache-ai/Mooncake); `session_id` and
+    /// `delay` (ms) where it has sessions.
     Mooncake,
     /// CSV with `TIMESTAMP`, `ContextTokens`, `GeneratedTokens` (Azure's LLM inference traces, 2023 and 2024).
     Azure,
@@ -327,6 +372,9 @@ pub struct ClosedLoad {
     /// End after so many requests, or `20x`: so many per user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests: Option<Requests>,
+    /// End after so many sessions, or `20x`: so many per user. For prompts that are sessions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<Requests>,
     /// Start nothing new after this long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration: Option<Duration>,
@@ -349,6 +397,10 @@ pub struct OpenLoad {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub requests: Option<u64>,
+    /// End after so many sessions. For prompts that are sessions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub sessions: Option<u64>,
     /// Start nothing new after this long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration: Option<Duration>,
@@ -412,6 +464,10 @@ pub struct StagesLoad {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub requests: Option<u64>,
+    /// End after so many sessions. For prompts that are sessions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub sessions: Option<u64>,
 }
 
 /// One stage of a load.
@@ -459,6 +515,10 @@ pub struct ReplayLoad {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub requests: Option<u64>,
+    /// End after so many sessions. For prompts that are sessions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub sessions: Option<u64>,
     /// Start nothing new after this long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration: Option<Duration>,

@@ -1,6 +1,7 @@
 //! What two plans must share: hashes over recipes, so that a plan that is generated and the same plan read from a file
 //! have the same.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use blake3::Hasher;
@@ -8,8 +9,10 @@ use rustc_hash::FxHashMap;
 
 use super::generator::GENERATOR_VERSION;
 use super::summary::{Gathered, Spread};
-use super::{LoadPlan, Plan, PromptRecipe, Recipe, RecipeSource, Sampling, WarmupPlan, WorkloadPlan};
-use crate::record::Phase;
+use super::{
+    Content, LoadPlan, Plan, PromptRecipe, Recipe, RecipeSource, Sampling, WarmupPlan, WorkloadPlan,
+};
+use crate::record::{Phase, Turn};
 
 /// Recipes that are hashed of a plan that has an end. Beyond, the law and these decide the rest.
 const HASHED: usize = 1 << 20;
@@ -53,7 +56,29 @@ impl WorkloadPlan {
     /// Whether only time ends the stream of recipes, so that it has no last one before it runs.
     pub fn is_endless(&self) -> bool {
         let users = matches!(self.load, LoadPlan::Closed { .. });
-        users && (self.requests.is_none() || matches!(self.warmup, WarmupPlan::Duration(_)))
+        let counted = self.requests.is_some() || self.sessions.is_some();
+        users && (!counted || matches!(self.warmup, WarmupPlan::Duration(_)))
+    }
+
+    /// Whether its requests are turns of sessions.
+    pub fn is_sessions(&self) -> bool {
+        match &self.recipes {
+            RecipeSource::Generated(generator) => generator.source.is_sessions(),
+            RecipeSource::Listed(recipes) => recipes.iter().any(|recipe| recipe.session.is_some()),
+        }
+    }
+
+    /// Whether what was answered is part of later prompts.
+    pub fn has_history(&self) -> bool {
+        match &self.recipes {
+            RecipeSource::Generated(generator) => generator.has_history(),
+            RecipeSource::Listed(recipes) => recipes.iter().any(|recipe| match &recipe.prompt {
+                PromptRecipe::Chat { messages, .. } => {
+                    messages.iter().any(|message| matches!(message.content, Content::Answer { .. }))
+                }
+                _ => false,
+            }),
+        }
     }
 
     /// How many recipes stand for all of them where they have to be looked at.
@@ -88,6 +113,9 @@ fn survey(plan: &WorkloadPlan) -> Survey {
     hash.schedule.extend(serde_json::to_vec(&settings).unwrap_or_default());
     if plan.sampling != Sampling::default() {
         hash.schedule.extend(serde_json::to_vec(&plan.sampling).unwrap_or_default());
+    }
+    if let Some(sessions) = plan.sessions {
+        hash.schedule.extend(sessions.to_le_bytes());
     }
     if let RecipeSource::Generated(generator) = &plan.recipes
         && plan.is_endless()
@@ -132,7 +160,7 @@ struct Hashes {
     content: Vec<u8>,
     /// Prefix seed to its number, in order of first appearance: the schedule is who shares, not what.
     groups: FxHashMap<u64, u64>,
-    /// Hashes of texts by their address: rows of a file are used again and again, and outlive this.
+    /// Hashes of texts and messages by their address: rows of a file are used again and again, and outlive this.
     texts: FxHashMap<(usize, usize), [u8; 32]>,
 }
 
@@ -152,6 +180,10 @@ impl Hashes {
             number(recipe.cancel_after.map(u64::from)),
         ];
         self.schedule.extend(fields.into_iter().flat_map(u64::to_le_bytes));
+        if let Some(Turn { session, turn, turns }) = recipe.session {
+            self.schedule.extend(session.to_le_bytes());
+            self.schedule.extend([turn, turns].into_iter().flat_map(u32::to_le_bytes));
+        }
         self.content.extend(recipe.seed.to_le_bytes());
         if let Some(failed) = &recipe.failed {
             self.content.push(1);
@@ -170,32 +202,89 @@ impl Hashes {
         match prompt {
             PromptRecipe::Synthetic { prefix: None, .. } => self.schedule.push(0),
             PromptRecipe::Synthetic { prefix: Some(prefix), .. } => {
-                let next = self.groups.len() as u64;
-                let group = *self.groups.entry(prefix.seed).or_insert(next);
                 self.schedule.push(1);
                 self.schedule.extend(prefix.tokens.to_le_bytes());
-                self.schedule.extend(group.to_le_bytes());
-                self.content.extend(prefix.seed.to_le_bytes());
+                self.group(prefix.seed);
             }
             PromptRecipe::Text { text, .. } => {
-                let address = (text.as_ptr() as usize, text.len());
-                // A text that its source does not keep is gone soon, and its address another's.
-                let kept = Arc::strong_count(text) > 1;
-                let known = if kept { self.texts.get(&address).copied() } else { None };
-                let hash = known.unwrap_or_else(|| *blake3::hash(text.as_bytes()).as_bytes());
-                if kept {
-                    self.texts.insert(address, hash);
-                }
                 self.schedule.push(2);
-                self.content.extend(hash);
+                self.text(text);
             }
             PromptRecipe::Blocks { block_tokens, ids, .. } => {
                 self.schedule.push(3);
-                self.schedule.extend(block_tokens.to_le_bytes());
-                self.schedule.extend((ids.len() as u64).to_le_bytes());
-                self.schedule.extend(ids.iter().flat_map(|id| id.to_le_bytes()));
+                self.blocks(*block_tokens, ids);
+            }
+            PromptRecipe::Chat { messages, body, .. } => {
+                self.schedule.push(4);
+                self.schedule.extend((messages.len() as u64).to_le_bytes());
+                for message in messages.iter() {
+                    self.content.push(message.role as u8);
+                    self.message(&message.content);
+                }
+                if let Some(body) = body {
+                    // What is passed through decides what is asked: tools, the response format, sampling.
+                    let text = serde_json::to_vec(&**body).unwrap_or_default();
+                    self.schedule.extend(blake3::hash(&text).as_bytes());
+                }
             }
         }
+    }
+
+    fn message(&mut self, content: &Content) {
+        self.schedule.extend(content.tokens().to_le_bytes());
+        match content {
+            Content::Synthetic { seed, .. } => {
+                self.schedule.push(1);
+                self.group(*seed);
+            }
+            Content::Text { text, .. } => {
+                self.schedule.push(2);
+                self.text(text);
+            }
+            Content::Blocks { block_tokens, ids, .. } => {
+                self.schedule.push(3);
+                self.blocks(*block_tokens, ids);
+            }
+            Content::Given { message, .. } => {
+                self.schedule.push(4);
+                let address = (Arc::as_ptr(message) as usize, usize::MAX);
+                let kept = Arc::strong_count(message) > 1;
+                self.given(address, kept, || Cow::Owned(message.to_string().into_bytes()));
+            }
+            Content::Answer { seed, .. } => {
+                self.schedule.push(5);
+                self.group(*seed);
+            }
+        }
+    }
+
+    /// Content that may be shared.
+    fn group(&mut self, seed: u64) {
+        let next = self.groups.len() as u64;
+        let group = *self.groups.entry(seed).or_insert(next);
+        self.schedule.extend(group.to_le_bytes());
+        self.content.extend(seed.to_le_bytes());
+    }
+
+    fn text(&mut self, text: &Arc<str>) {
+        let address = (text.as_ptr() as usize, text.len());
+        self.given(address, Arc::strong_count(text) > 1, || Cow::Borrowed(text.as_bytes()));
+    }
+
+    /// Content that a file gives. What its source keeps as well is hashed once.
+    fn given<'t>(&mut self, address: (usize, usize), kept: bool, bytes: impl FnOnce() -> Cow<'t, [u8]>) {
+        let known = if kept { self.texts.get(&address).copied() } else { None };
+        let hash = known.unwrap_or_else(|| *blake3::hash(&bytes()).as_bytes());
+        if kept {
+            self.texts.insert(address, hash);
+        }
+        self.content.extend(hash);
+    }
+
+    fn blocks(&mut self, block_tokens: u32, ids: &[u64]) {
+        self.schedule.extend(block_tokens.to_le_bytes());
+        self.schedule.extend((ids.len() as u64).to_le_bytes());
+        self.schedule.extend(ids.iter().flat_map(|id| id.to_le_bytes()));
     }
 
     /// Hashes what has gathered when it is more than `most` bytes.

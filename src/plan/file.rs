@@ -6,12 +6,15 @@
 //! computed anew.
 
 use std::io::{BufRead, Write};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{LoadPlan, Plan, Point, PromptRecipe, Recipe, RecipeSource, Sampling, WarmupPlan, WorkloadPlan};
+use super::{
+    Content, LoadPlan, Message, Plan, Point, PromptRecipe, Recipe, RecipeSource, Sampling, WarmupPlan,
+    WorkloadPlan,
+};
 use crate::plan::config::Tags;
 use crate::record::Phase;
 use crate::sample::json_fault;
@@ -58,6 +61,8 @@ struct Settings {
     load: LoadPlan,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     requests: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sessions: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     duration_ns: Option<Ns>,
     warmup: WarmupPlan,
@@ -175,6 +180,7 @@ fn settings(plan: &WorkloadPlan) -> Settings {
         tags: plan.tags.clone(),
         load: plan.load.clone(),
         requests: plan.requests,
+        sessions: plan.sessions,
         duration_ns: plan.duration,
         warmup: plan.warmup,
         timeout_ns: plan.timeout,
@@ -242,6 +248,7 @@ fn workload_plan(settings: Settings, recipes: Vec<Recipe>) -> WorkloadPlan {
         load: settings.load,
         recipes: RecipeSource::Listed(recipes.into()),
         requests: settings.requests,
+        sessions: settings.sessions,
         duration: settings.duration_ns,
         warmup: settings.warmup,
         timeout: settings.timeout_ns,
@@ -292,8 +299,11 @@ fn next_header<R: BufRead>(lines: &mut NumberedLines<R>) -> Result<Header, PlanF
     Ok(header)
 }
 
-/// Finds the tokens of a given text, which are not in the file.
+/// Finds the tokens of given texts, which are not in the file.
 fn fill_ids(prompt: &mut PromptRecipe, tokenizer: &dyn Tokenizer) -> Result<(), String> {
+    if let PromptRecipe::Chat { tokens, messages, .. } = prompt {
+        return fill_messages(*tokens, messages, tokenizer);
+    }
     let PromptRecipe::Text { tokens, text, .. } = prompt else { return Ok(()) };
     let (tokens, filled) = (*tokens, PromptRecipe::text(text.clone(), tokenizer));
     if filled.tokens() != tokens {
@@ -301,6 +311,34 @@ fn fill_ids(prompt: &mut PromptRecipe, tokenizer: &dyn Tokenizer) -> Result<(), 
         return Err(format!("the text has {found} tokens by `{}`, not {tokens}", tokenizer.name()));
     }
     *prompt = filled;
+    Ok(())
+}
+
+fn fill_messages(
+    tokens: u32,
+    messages: &mut Arc<[Message]>,
+    tokenizer: &dyn Tokenizer,
+) -> Result<(), String> {
+    let mut filled = messages.to_vec();
+    let mut sum = 0_u64;
+    for (at, message) in filled.iter_mut().enumerate() {
+        let written = message.content.tokens();
+        let content = match &message.content {
+            Content::Text { text, .. } => Some(Content::text(text, tokenizer)),
+            Content::Given { message, .. } => Some(Content::given(Arc::clone(message), tokenizer)),
+            Content::Synthetic { .. } | Content::Blocks { .. } | Content::Answer { .. } => None,
+        };
+        message.content = content.unwrap_or_else(|| message.content.clone());
+        let found = message.content.tokens();
+        if found != written {
+            return Err(format!("message {at} has {found} tokens by `{}`, not {written}", tokenizer.name()));
+        }
+        sum += u64::from(found);
+    }
+    if sum != u64::from(tokens) {
+        return Err(format!("the messages have {sum} tokens together, not {tokens}"));
+    }
+    *messages = filled.into();
     Ok(())
 }
 
@@ -314,7 +352,7 @@ struct List {
     next: u64,
     /// The last due time of the run.
     due: Ns,
-    /// The measured index from which all recipes up to here follow another one; what a follower may point to.
+    /// The index from which all recipes up to here follow another one; what a follower may point to.
     chain: Option<u64>,
 }
 
@@ -337,7 +375,7 @@ impl List {
             *self = Self { recipes: std::mem::take(&mut self.recipes), repeat: next, ..Self::default() };
         }
         if measured && !self.measured {
-            (self.measured, self.next) = (true, 0);
+            (self.measured, self.next, self.chain) = (true, 0, None);
         }
         if recipe.index != self.next {
             return Err(format!("index {} stands where {} is next", recipe.index, self.next));
@@ -354,8 +392,8 @@ impl List {
 
     fn check_time(&mut self, settings: &Settings, recipe: &Recipe) -> Result<(), String> {
         if let Some(after) = recipe.after {
-            if recipe.phase == Phase::Warmup || recipe.arrival.is_some() {
-                return Err("a recipe with `after` is measured and has no `arrival`".into());
+            if recipe.arrival.is_some() {
+                return Err("a recipe with `after` has no `arrival`".into());
             }
             // A load reads on from a request to the next that does not wait for another, so followers stand there.
             if self.chain.is_none_or(|first| !(first..recipe.index).contains(&after.index)) {
@@ -366,7 +404,7 @@ impl List {
             }
             return Ok(());
         }
-        self.chain = (recipe.phase == Phase::Measured).then_some(recipe.index);
+        self.chain = Some(recipe.index);
         match (&settings.load, recipe.arrival) {
             (LoadPlan::Open { .. }, None) => Err("a recipe of an open load has `arrival` or `after`".into()),
             (LoadPlan::Closed { .. }, Some(_)) => Err("a recipe of a closed load has no `arrival`".into()),
@@ -393,6 +431,19 @@ fn check_lengths(recipe: &Recipe) -> Result<(), String> {
         }
         PromptRecipe::Blocks { block_tokens: 0, .. } => Err("a block has at least 1 token".into()),
         PromptRecipe::Blocks { block_tokens, ids, .. }
+            if ids.len() as u64 != u64::from(tokens.div_ceil(*block_tokens)) =>
+        {
+            Err(format!("{} block ids for {tokens} tokens in blocks of {block_tokens}", ids.len()))
+        }
+        PromptRecipe::Chat { messages, .. } => messages.iter().try_for_each(check_message),
+        _ => Ok(()),
+    }
+}
+
+fn check_message(message: &Message) -> Result<(), String> {
+    match &message.content {
+        Content::Blocks { block_tokens: 0, .. } => Err("a block has at least 1 token".into()),
+        Content::Blocks { tokens, block_tokens, ids }
             if ids.len() as u64 != u64::from(tokens.div_ceil(*block_tokens)) =>
         {
             Err(format!("{} block ids for {tokens} tokens in blocks of {block_tokens}", ids.len()))

@@ -1,12 +1,17 @@
 //! Recipes as a pure function of (seed, family, repeat, phase, index).
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::arrival::{Gaps, Profile};
+use super::chat::{Content, Message, Role};
+use super::config::{History, Output};
 use super::hooked::Hooked;
-use super::source::Source;
+use super::rows::{Length, Rows};
+use super::session::answered;
+use super::source::{MixPart, Problem, Source, TraceRow, TraceRows};
 use super::stream::Slot;
-use super::{Prefix, PromptRecipe, Recipe};
+use super::{After, Prefix, PromptRecipe, Recipe};
 use crate::record::Phase;
 use crate::sample::{Draws, Sampler, key, permuted};
 use crate::units::Ns;
@@ -40,6 +45,26 @@ pub(super) struct OutputLength {
     pub(super) forced: bool,
 }
 
+impl OutputLength {
+    /// Checks what a scenario says about answers.
+    pub(super) fn read(output: &Output, dir: &Path) -> Result<Self, Problem> {
+        let (tokens, path, forced) = match (&output.tokens, &output.max_tokens) {
+            (Some(tokens), None) => (tokens, "output.tokens", true),
+            (None, Some(tokens)) => (tokens, "output.max_tokens", false),
+            _ => {
+                let message = "an output has either `tokens` (forced) or `max_tokens` (a limit)";
+                return Err(Problem::new("output", message, "set exactly one of them"));
+            }
+        };
+        let tokens = tokens.sampler(dir).map_err(|bad| Problem::law(path, &bad))?;
+        Ok(Self { tokens, forced })
+    }
+
+    fn draw(&self, phase_key: u64, index: u64) -> Length {
+        Length { tokens: draw(&self.tokens, phase_key, "output", index), forced: self.forced }
+    }
+}
+
 /// What decides when requests are due.
 #[derive(Debug)]
 pub(super) enum Clock {
@@ -52,7 +77,7 @@ pub(super) enum Clock {
 }
 
 impl Clock {
-    /// Where the measured arrival process begins after `count` warm-up requests, the last at `events`.
+    /// Where the measured arrival process begins after `count` warm-up arrivals, the last at `events`.
     pub(super) fn end_of_warmup(&self, count: u64, events: f64) -> Ns {
         match self {
             Self::Law { gaps: Gaps::Even, warmup, .. } => warmup.time_of(count as f64).unwrap_or(0),
@@ -78,6 +103,15 @@ impl Keys {
             Phase::Measured => self.measured,
         }
     }
+
+    /// The seed of the group that a request or session draws.
+    fn group(&self, phase: Phase, index: u64, groups: u32) -> u64 {
+        let group = match groups {
+            1 => 0,
+            _ => Draws::new(self.phase(phase), "group", index).below(u64::from(groups)),
+        };
+        key(&[self.shared, 3, group])
+    }
 }
 
 impl Generator {
@@ -102,41 +136,81 @@ impl Generator {
         }
     }
 
-    /// The recipe for one place in a stream. `None` when the source has no such row.
-    pub(super) fn recipe(&self, keys: &Keys, slot: &Slot) -> Option<Recipe> {
-        let &Slot { phase, index, arrival, .. } = slot;
+    /// Whether what was answered is part of later prompts.
+    pub(super) fn has_history(&self) -> bool {
+        match &self.source {
+            Source::Sessions(sessions) => sessions.history == History::Answered,
+            Source::Dialogues(_, playing) => playing.history == History::Answered,
+            source @ Source::Trace(_) => source.is_sessions(),
+            _ => false,
+        }
+    }
+
+    /// How many turns a session has; `None` where requests stand alone.
+    pub(super) fn turns(&self, keys: &Keys, phase: Phase, row: u64) -> Option<u32> {
+        match &self.source {
+            Source::Sessions(sessions) => Some(sessions.turns.draw(keys.phase(phase), row)),
+            Source::Dialogues(file, _) => Some(file.pick(keys, phase, row)?.turns.len() as u32),
+            Source::Trace(trace) if self.source.is_sessions() => {
+                Some(1 + self.trace_row(trace, phase, row)?.later.len() as u32)
+            }
+            _ => None,
+        }
+    }
+
+    /// How many rows a warm-up of so many requests takes.
+    pub(super) fn rows_of_warmup(&self, keys: &Keys, requests: u64) -> u64 {
+        if !self.source.is_sessions() {
+            return requests;
+        }
+        let (mut row, mut left) = (0, requests);
+        while left > 0 {
+            let Some(turns) = self.turns(keys, Phase::Warmup, row) else { return row + left };
+            left = left.saturating_sub(u64::from(turns));
+            row += 1;
+        }
+        row
+    }
+
+    /// The recipe for one place in a stream. `None` when the source has no such row. `said` is what the places before it
+    /// left, in order.
+    pub(super) fn recipe(&self, keys: &Keys, slot: &Slot, said: &mut Said) -> Option<Recipe> {
+        let &Slot { phase, index, arrival, session, .. } = slot;
         let phase_key = keys.phase(phase);
         let mut failed = None;
-        let (prompt, given) = match &self.source {
+        let seed = key(&[phase_key, index]);
+        let (prompt, length) = match &self.source {
             Source::Script(function) => {
-                let seed = key(&[phase_key, index]);
-                self.hooked.as_ref()?.prompt(function, index, phase, seed).unwrap_or_else(|reason| {
+                let made = self.hooked.as_ref()?.prompt(function, index, phase, seed);
+                let (prompt, given) = made.unwrap_or_else(|reason| {
                     failed = Some(reason);
                     (PromptRecipe::nothing(), None)
-                })
+                });
+                let forced = self.output.as_ref().is_none_or(|output| output.forced);
+                let given = given.map(|tokens| Length { tokens, forced });
+                (prompt, given.or_else(|| self.output.as_ref().map(|output| output.draw(phase_key, index)))?)
             }
-            _ => self.prompt(keys, slot)?,
+            Source::Mix(parts) => self.mixed(parts, keys, slot, said)?,
+            _ if session.is_some() => self.turn(keys, slot, seed, said)?,
+            source => self.single(source, self.output.as_ref(), keys, slot)?,
         };
-        let (output_tokens, forced) = match (given, &self.output) {
-            (Some(tokens), output) => (tokens, output.as_ref().is_none_or(|output| output.forced)),
-            (None, Some(output)) => (draw(&output.tokens, phase_key, "output", index), output.forced),
-            (None, None) => return None,
-        };
+        let Length { tokens: output_tokens, forced } = length;
+        said.before = Some((output_tokens, seed));
         let cancel_after = self.cancel.and_then(|(rate, after)| {
             // An answer that is no longer than that ends by itself.
             let cancelled = after < output_tokens && Draws::new(phase_key, "cancel", index).unit() < rate;
             cancelled.then_some(after)
         });
-        let think = self.think.as_ref().map_or(0, |think| match think.constant() {
-            Some(ns) => ns as Ns,
-            None => think.ns(&mut Draws::new(phase_key, "think", index)),
-        });
-        let seed = key(&[phase_key, index]);
+        let after = session.filter(|session| session.turn > 1);
+        let after = after.map(|_| After { index: index - 1, delay: self.delay(phase_key, slot) });
+        let think = self.think.as_ref().filter(|_| after.is_none());
+        let think = think.map_or(0, |think| draw_ns(think, phase_key, "think", index));
         let recipe = Recipe {
             index,
             phase,
             arrival,
-            after: None,
+            after,
+            session,
             think,
             prompt,
             output_tokens,
@@ -152,47 +226,166 @@ impl Generator {
         })
     }
 
-    /// The prompt, and the output's length where the source gives it.
-    fn prompt(&self, keys: &Keys, slot: &Slot) -> Option<(PromptRecipe, Option<u32>)> {
-        let &Slot { phase, index, warmed, .. } = slot;
-        match &self.source {
-            Source::Synthetic { tokens, prefix } => {
-                let phase_key = keys.phase(phase);
-                let tokens = draw(tokens, phase_key, "prompt", index);
-                let prefix = prefix.map(|(tokens, groups)| {
-                    let group = match groups {
-                        1 => 0,
-                        _ => Draws::new(phase_key, "group", index).below(u64::from(groups)),
-                    };
-                    Prefix { tokens, seed: key(&[keys.shared, 3, group]) }
-                });
-                Some((PromptRecipe::Synthetic { tokens, prefix }, None))
+    /// How long a later turn waits for after the end of the one before it.
+    fn delay(&self, phase_key: u64, slot: &Slot) -> Ns {
+        let think = match &self.source {
+            Source::Sessions(sessions) => sessions.think.as_ref(),
+            Source::Dialogues(_, playing) => playing.think.as_ref(),
+            Source::Trace(trace) => {
+                let turn = slot.session.map_or(0, |session| session.turn as usize);
+                let row = self.trace_row(trace, slot.phase, slot.row);
+                let at = row.and_then(|row| row.later.get(turn.checked_sub(2)?)).map_or(0, |row| row.at);
+                return match self.clock {
+                    Clock::Trace { speed } => sped_up(at, speed),
+                    Clock::Users | Clock::Law { .. } => at,
+                };
             }
-            Source::Text(prompt) => Some((prompt.clone(), None)),
-            Source::Script(_) => None,
+            _ => None,
+        };
+        think.map_or(0, |think| draw_ns(think, phase_key, "turn", slot.index))
+    }
+
+    fn trace_row<'t>(&self, trace: &'t TraceRows, phase: Phase, row: u64) -> Option<&'t TraceRow> {
+        let count = trace.rows.len() as u64;
+        let place = match self.clock {
+            Clock::Trace { .. } => row,
+            Clock::Users | Clock::Law { .. } if row >= count => return None,
+            Clock::Users | Clock::Law { .. } => from_end(phase, row, count),
+        };
+        trace.rows.get(usize::try_from(place).ok()?)
+    }
+
+    /// A request that stands alone, and how long its answer is.
+    fn single(
+        &self,
+        source: &Source,
+        output: Option<&OutputLength>,
+        keys: &Keys,
+        slot: &Slot,
+    ) -> Option<(PromptRecipe, Length)> {
+        let &Slot { phase, index, row, .. } = slot;
+        let phase_key = keys.phase(phase);
+        let (prompt, given) = match source {
+            Source::Synthetic { tokens, prefix } => {
+                let tokens = draw(tokens, phase_key, "prompt", index);
+                let prefix =
+                    prefix.map(|(tokens, groups)| Prefix { tokens, seed: keys.group(phase, index, groups) });
+                (PromptRecipe::Synthetic { tokens, prefix }, None)
+            }
+            Source::Text(prompt) => (prompt.clone(), None),
             Source::File(file) => {
-                let count = file.rows.len() as u64;
-                let (pass, position) = (index / count, index % count);
-                if pass > 0 && !file.wrap {
-                    return None;
-                }
-                let place = from_end(phase, position, count);
-                let row =
-                    if file.shuffle { permuted(place, count, key(&[keys.shared, 4, pass])) } else { place };
-                let row = &file.rows[row as usize];
-                Some((row.prompt.clone(), row.output_tokens))
+                let row = file.pick(keys, phase, row)?;
+                (row.prompt.clone(), row.output)
+            }
+            Source::Corpus(corpus, tokens) => {
+                let tokens = draw(tokens, phase_key, "prompt", index);
+                let place = |places| Draws::new(phase_key, "passage", index).below(places);
+                (corpus.passage(tokens, place), None)
             }
             Source::Trace(trace) => {
-                let count = trace.rows.len() as u64;
-                let row = match self.clock {
-                    Clock::Trace { .. } => warmed.saturating_add(index),
-                    Clock::Users | Clock::Law { .. } if index >= count => return None,
-                    Clock::Users | Clock::Law { .. } => from_end(phase, index, count),
-                };
-                let row = trace.rows.get(row as usize)?;
-                Some((trace.prompt(row), Some(row.output)))
+                let row = self.trace_row(trace, phase, row)?;
+                (trace.prompt(row), Some(Length { tokens: row.output, forced: true }))
             }
+            Source::Sessions(_) | Source::Dialogues(..) | Source::Mix(_) | Source::Script(_) => return None,
+        };
+        let length = given.or_else(|| output.map(|output| output.draw(phase_key, index)))?;
+        Some((prompt, length))
+    }
+
+    /// A request of one of the parts.
+    fn mixed(
+        &self,
+        parts: &[MixPart],
+        keys: &Keys,
+        slot: &Slot,
+        said: &mut Said,
+    ) -> Option<(PromptRecipe, Length)> {
+        let total = parts.last()?.until;
+        let at = Draws::new(keys.phase(slot.phase), "mix", slot.index).unit() * total;
+        let part = parts.iter().position(|part| at < part.until).unwrap_or(parts.len() - 1);
+        said.taken.resize(parts.len(), 0);
+        // The rows of a file come in their order, whatever was drawn between them.
+        let slot = Slot { row: said.taken[part], ..*slot };
+        said.taken[part] += 1;
+        let part = &parts[part];
+        self.single(&part.source, part.output.as_ref().or(self.output.as_ref()), keys, &slot)
+    }
+
+    /// A turn of a session: the conversation so far, what was answered last, and what is new.
+    fn turn(&self, keys: &Keys, slot: &Slot, seed: u64, said: &mut Said) -> Option<(PromptRecipe, Length)> {
+        let &Slot { phase, index, row, session, .. } = slot;
+        let turn = session?.turn;
+        let phase_key = keys.phase(phase);
+        let drawn = || self.output.as_ref().map(|output| output.draw(phase_key, index));
+        if turn == 1 {
+            said.messages.clear();
         }
+        let before = said.before.take().filter(|_| turn > 1);
+        let (mut body, mut given) = (None, None);
+        match &self.source {
+            Source::Sessions(sessions) => {
+                if let Some((tokens, groups)) = sessions.system.filter(|_| turn == 1) {
+                    let seed = keys.group(phase, row, groups);
+                    said.push(Role::System, Content::Synthetic { tokens, seed });
+                }
+                said.messages.extend(before.map(|(tokens, seed)| answered(sessions.history, tokens, seed)));
+                let tokens = draw(&sessions.user, phase_key, "prompt", index);
+                said.push(Role::User, Content::Synthetic { tokens, seed });
+            }
+            Source::Dialogues(file, playing) => {
+                let dialogue = file.pick(keys, phase, row)?;
+                let at = turn as usize - 1;
+                if let Some((tokens, seed)) = before {
+                    let recorded = dialogue.turns[at - 1].answer.clone();
+                    let recorded = recorded.filter(|_| playing.history == History::Recorded);
+                    said.messages.push(recorded.unwrap_or_else(|| answered(History::Answered, tokens, seed)));
+                }
+                let own = dialogue.turns.get(at)?;
+                said.messages.extend_from_slice(&own.messages);
+                (body, given) = (dialogue.body.clone(), own.output);
+            }
+            Source::Trace(trace) => {
+                let first = self.trace_row(trace, phase, row)?;
+                let own = if turn == 1 { first } else { first.later.get(turn as usize - 2)? };
+                said.messages.extend(before.map(|(tokens, seed)| answered(History::Answered, tokens, seed)));
+                said.push(Role::User, trace.message(own, seed));
+                given = Some(Length { tokens: own.output, forced: true });
+            }
+            _ => return None,
+        }
+        let prompt = PromptRecipe::chat(said.messages.as_slice().into(), body);
+        Some((prompt, given.or_else(drawn)?))
+    }
+}
+
+/// What the places of a stream leave for those behind them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Said {
+    /// The conversation of the session so far.
+    messages: Vec<Message>,
+    /// Output tokens and seed of the request before.
+    before: Option<(u32, u64)>,
+    /// How many requests each part of a mixture has had.
+    taken: Vec<u64>,
+}
+
+impl Said {
+    fn push(&mut self, role: Role, content: Content) {
+        self.messages.push(Message { role, content });
+    }
+}
+
+impl<T> Rows<T> {
+    /// The row of one place: rows are used again, in another order where they are shuffled. `None` when they are used up.
+    fn pick(&self, keys: &Keys, phase: Phase, row: u64) -> Option<&T> {
+        let count = self.all.len() as u64;
+        let (pass, position) = (row / count, row % count);
+        if pass > 0 && !self.wrap {
+            return None;
+        }
+        let place = from_end(phase, position, count);
+        let place = if self.shuffle { permuted(place, count, key(&[keys.shared, 4, pass])) } else { place };
+        self.all.get(place as usize)
     }
 }
 
@@ -207,6 +400,13 @@ fn from_end(phase: Phase, position: u64, count: u64) -> u64 {
     match phase {
         Phase::Measured => position,
         Phase::Warmup => count - 1 - position,
+    }
+}
+
+fn draw_ns(sampler: &Sampler, phase_key: u64, purpose: &str, index: u64) -> Ns {
+    match sampler.constant() {
+        Some(ns) => ns as Ns,
+        None => sampler.ns(&mut Draws::new(phase_key, purpose, index)),
     }
 }
 

@@ -19,6 +19,7 @@ pub(super) struct Law {
     pub(super) clock: Clock,
     pub(super) think: Option<Sampler>,
     pub(super) requests: Option<u64>,
+    pub(super) sessions: Option<u64>,
     pub(super) duration: Option<Ns>,
     pub(super) warmup: WarmupPlan,
     pub(super) words: String,
@@ -39,7 +40,10 @@ pub(super) fn read(load: &Load, warmup: Option<&Warmup>, traced: bool, dir: &Pat
     if law.requests == Some(0) {
         return Err(Problem::new("load.requests", "there is at least 1 request", "raise `requests`"));
     }
-    let endless = law.requests.is_none() && law.duration.is_none();
+    if law.sessions == Some(0) {
+        return Err(Problem::new("load.sessions", "there is at least 1 session", "raise `sessions`"));
+    }
+    let endless = law.requests.is_none() && law.sessions.is_none() && law.duration.is_none();
     // A replay ends with its trace, and users stop when its rows are used up; a law of arrivals goes on.
     let rows_end_it = traced && !matches!(law.clock, Clock::Law { .. });
     if endless && !rows_end_it {
@@ -65,18 +69,13 @@ fn closed(load: &ClosedLoad, warmup: WarmupPlan, dir: &Path) -> Result<Law, Prob
         return Err(Problem::new("load.concurrency", "there is at least 1 user", "raise `concurrency`"));
     }
     let think = load.think_time.as_ref().map(|time| time.sampler(dir)).transpose();
-    let requests = match load.requests {
-        None => None,
-        Some(Requests::Total(total)) => Some(total),
+    let total = |requests: Option<Requests>, key: &str| match requests {
+        None => Ok(None),
+        Some(Requests::Total(total)) => Ok(Some(total)),
         Some(Requests::PerUser(each)) => {
             let total = each.checked_mul(u64::from(load.concurrency));
-            Some(total.ok_or_else(|| {
-                Problem::new(
-                    "load.requests",
-                    "that many requests for each user can not be counted",
-                    "lower it",
-                )
-            })?)
+            let message = format!("that many {key} for each user can not be counted");
+            total.map(Some).ok_or_else(|| Problem::new(format!("load.{key}"), message, "lower it"))
         }
     };
     Ok(Law {
@@ -86,7 +85,8 @@ fn closed(load: &ClosedLoad, warmup: WarmupPlan, dir: &Path) -> Result<Law, Prob
         },
         clock: Clock::Users,
         think: think.map_err(|bad| Problem::law("load.think_time", &bad))?,
-        requests,
+        requests: total(load.requests, "requests")?,
+        sessions: total(load.sessions, "sessions")?,
         duration: load.duration.map(|length| length.0),
         warmup,
         words: match load.concurrency {
@@ -106,6 +106,7 @@ fn open(load: &OpenLoad, warmup: WarmupPlan) -> Result<Law, Problem> {
         clock: Clock::Law { gaps: gaps(&load.arrival)?, warmup: profile.clone(), profile },
         think: None,
         requests: load.requests,
+        sessions: load.sessions,
         duration: load.duration.map(|length| length.0),
         warmup,
         words: format!("open, {} {}", load.rate, arrival_words(&load.arrival)),
@@ -161,7 +162,8 @@ fn stages(load: &StagesLoad, warmup: WarmupPlan) -> Result<Law, Problem> {
     let count = load.stages.len();
     let stages = if count == 1 { "1 stage".to_owned() } else { format!("{count} stages") };
     let words = format!("{stages} of {}, {}", law.words, Duration(total));
-    Ok(Law { requests: load.requests, duration: Some(total), warmup, words, ..law })
+    let (requests, sessions) = (load.requests, load.sessions);
+    Ok(Law { requests, sessions, duration: Some(total), warmup, words, ..law })
 }
 
 /// What a stage leads from and to: (length, value at its start, value at its end).
@@ -204,6 +206,7 @@ fn rate_stages(load: &StagesLoad, warmup: WarmupPlan) -> Result<Law, Problem> {
         clock: Clock::Law { gaps: gaps(&arrival)?, warmup: Profile::constant(profile.first_rate()), profile },
         think: None,
         requests: None,
+        sessions: None,
         duration: None,
         warmup,
         words: format!("a rate, {}", arrival_words(&arrival)),
@@ -239,6 +242,7 @@ fn user_stages(load: &StagesLoad, warmup: WarmupPlan) -> Result<Law, Problem> {
         clock: Clock::Users,
         think: None,
         requests: None,
+        sessions: None,
         duration: None,
         warmup,
         words: "users".into(),
@@ -260,6 +264,7 @@ fn replay(load: &ReplayLoad, warmup: WarmupPlan, traced: bool) -> Result<Law, Pr
         clock: Clock::Trace { speed: load.speed },
         think: None,
         requests: load.requests,
+        sessions: load.sessions,
         duration: load.duration.map(|length| length.0),
         warmup,
         words: if as_recorded { "replay".into() } else { format!("replay, {} times as fast", load.speed) },

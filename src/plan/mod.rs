@@ -8,13 +8,17 @@
 mod arrival;
 mod block;
 mod build;
+mod chat;
 pub mod config;
+mod corpus;
 mod digest;
 mod file;
 mod generator;
 mod hooked;
 mod load;
 mod recipe;
+mod rows;
+mod session;
 mod source;
 mod stream;
 mod summary;
@@ -22,6 +26,7 @@ mod text;
 mod trace;
 
 pub use build::{PlanError, expect, plan};
+pub use chat::{Body, Content, Message, Role, wire_messages};
 pub use digest::Survey;
 pub use file::{Header, PlanFileError, PlanWriteError, read, read_header, write};
 pub use generator::{GENERATOR_VERSION, Generator};
@@ -29,7 +34,7 @@ pub use hooked::Hooked;
 pub use recipe::*;
 pub use stream::RecipeStream;
 pub use summary::{Expected, Row, Spread, table};
-pub use text::{join, parts, text};
+pub use text::{chat_text, join, parts, text};
 
 #[cfg(test)]
 mod tests;

@@ -6,11 +6,12 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::chat::{Body, Message};
 use super::config::Tags;
 use super::digest::Survey;
 use super::hooked::Hooked;
 use crate::check::Checks;
-use crate::record::{Basis, Phase};
+use crate::record::{Basis, Phase, Turn};
 use crate::tokenizer::Tokenizer;
 use crate::units::Ns;
 
@@ -47,8 +48,11 @@ pub struct WorkloadPlan {
     pub load: LoadPlan,
     /// Where recipes come from.
     pub recipes: RecipeSource,
-    /// How many measured requests at most; `None` when only time ends it (or the rows of a replayed trace).
+    /// How many measured requests at most; `None` when only time ends it (or its sessions, or the rows of a replayed
+    /// trace).
     pub requests: Option<u64>,
+    /// How many measured sessions at most.
+    pub sessions: Option<u64>,
     /// After how long nothing new starts, counted from the start of measuring (see [`WarmupPlan`]).
     pub duration: Option<Ns>,
     /// What comes before measuring.
@@ -183,10 +187,13 @@ pub struct Recipe {
     /// When it is due, counted from the cell's T0; `None` when a user or another request decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arrival: Option<Ns>,
-    /// It is due so long after the measured request of that index ended. It stands behind that one with only other
+    /// It is due so long after the request of that index and the same phase ended. It stands behind that one with only other
     /// followers between, so that a load which reads on to the next request of its own has all that may follow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<After>,
+    /// Which turn of which session it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<Turn>,
     /// How long its user waits before sending it, counted from the end of the user's last request (closed loop). The
     /// first request of each user does not wait.
     #[serde(default)]
@@ -213,7 +220,7 @@ pub struct Recipe {
 /// Releases a request when another has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct After {
-    /// The index of the measured request that must end first.
+    /// The index of the request that must end first.
     pub index: u64,
     /// How long after it.
     pub delay: Ns,
@@ -250,6 +257,16 @@ pub enum PromptRecipe {
         /// The block ids.
         ids: Arc<[u64]>,
     },
+    /// Messages of a conversation, the new ones last.
+    Chat {
+        /// Tokens of all messages, without what a chat template adds; answers that are not there yet count as planned.
+        tokens: u32,
+        /// The messages, in order.
+        messages: Arc<[Message]>,
+        /// Further fields of the request, passed through as they stand: tools, the response format.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        body: Option<Body>,
+    },
 }
 
 /// A prefix that requests of one group share.
@@ -273,12 +290,19 @@ impl PromptRecipe {
         Self::Text { tokens: 0, text: Arc::from(""), ids: Arc::from([]) }
     }
 
+    /// The recipe of a conversation.
+    pub fn chat(messages: Arc<[Message]>, body: Option<Body>) -> Self {
+        let tokens = messages.iter().map(|message| message.content.tokens()).fold(0, u32::saturating_add);
+        Self::Chat { tokens, messages, body }
+    }
+
     /// Tokens of the prompt.
     pub fn tokens(&self) -> u32 {
         match self {
-            Self::Synthetic { tokens, .. } | Self::Text { tokens, .. } | Self::Blocks { tokens, .. } => {
-                *tokens
-            }
+            Self::Synthetic { tokens, .. }
+            | Self::Text { tokens, .. }
+            | Self::Blocks { tokens, .. }
+            | Self::Chat { tokens, .. } => *tokens,
         }
     }
 }

@@ -3,12 +3,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use serde_json::Value;
-
-use super::config::{FileFields, FileFormat, FilePrompt, Prompt, RowOrder, SyntheticPrompt};
+use super::chat::Content;
+use super::config::{MixPrompt, Output, Prompt, SyntheticPrompt};
+use super::corpus::Corpus;
+use super::generator::OutputLength;
+use super::rows::{self, Dialogue, FileSource, Playing, Rows, TextRow};
+use super::session::{self, Sessions};
 use super::{PlanError, PromptRecipe};
 use crate::hook::Fault;
-use crate::sample::{BadLaw, FileError, Lines, Sampler, json_fault};
+use crate::sample::{BadLaw, FileError, Sampler};
 use crate::tokenizer::Tokenizer;
 use crate::units::{Ns, TokenCount};
 
@@ -19,28 +22,30 @@ pub(super) enum Source {
     Synthetic { tokens: Sampler, prefix: Option<(u32, u32)> },
     /// Always the same.
     Text(PromptRecipe),
-    /// The rows of a file.
-    File(TextRows),
+    /// The rows of a file, one request each.
+    File(Rows<TextRow>),
+    /// The conversations of a file, played as sessions.
+    Dialogues(Rows<Dialogue>, Playing),
+    /// Passages of a text, and how long they are.
+    Corpus(Corpus, Sampler),
+    /// Generated conversations.
+    Sessions(Sessions),
+    /// One of several, drawn for each request; never empty.
+    Mix(Vec<MixPart>),
     /// The rows of a trace.
     Trace(TraceRows),
     /// Made by this function of the hooks.
     Script(String),
 }
 
-/// Prompts of a file; never empty.
+/// One part of a mixture.
 #[derive(Debug)]
-pub(super) struct TextRows {
-    pub(super) rows: Vec<TextRow>,
-    pub(super) shuffle: bool,
-    pub(super) wrap: bool,
-}
-
-/// One prompt of a file.
-#[derive(Debug)]
-pub(super) struct TextRow {
-    pub(super) prompt: PromptRecipe,
-    /// Output tokens, where the row gives them.
-    pub(super) output_tokens: Option<u32>,
+pub(super) struct MixPart {
+    /// The sum of the weights up to this part, of all parts together.
+    pub(super) until: f64,
+    pub(super) source: Source,
+    /// `None` where the workload's own output holds.
+    pub(super) output: Option<OutputLength>,
 }
 
 /// Requests of a trace in order of time; never empty.
@@ -64,6 +69,8 @@ pub(super) struct TraceRow {
     pub(super) output: u32,
     /// The ids of its blocks, where the trace names them.
     pub(super) ids: Option<Arc<[u64]>>,
+    /// The later turns of the session that it begins; `at` is how long each waits for the end of the one before it.
+    pub(super) later: Vec<TraceRow>,
 }
 
 impl TraceRows {
@@ -76,6 +83,15 @@ impl TraceRows {
                 ids: Arc::clone(ids),
             },
             None => PromptRecipe::Synthetic { tokens: row.prompt, prefix: None },
+        }
+    }
+
+    /// The same as a message of a conversation. `seed` is that of its request.
+    pub(super) fn message(&self, row: &TraceRow, seed: u64) -> Content {
+        let tokens = row.prompt;
+        match &row.ids {
+            Some(ids) => Content::Blocks { tokens, block_tokens: self.block_tokens, ids: Arc::clone(ids) },
+            None => Content::Synthetic { tokens, seed },
         }
     }
 }
@@ -117,19 +133,37 @@ impl Problem {
 
 impl Source {
     /// Reads and checks the prompt source that a scenario names.
-    pub(super) fn read(prompt: &Prompt, dir: &Path, tokenizer: &dyn Tokenizer) -> Result<Self, Problem> {
+    /// `output` is what the workload says about answers.
+    pub(super) fn read(
+        prompt: &Prompt,
+        output: Option<&Output>,
+        dir: &Path,
+        tokenizer: &dyn Tokenizer,
+    ) -> Result<Self, Problem> {
         match prompt {
             Prompt::Synthetic(prompt) => synthetic(prompt, dir),
             Prompt::Text(prompt) => given(&prompt.text, tokenizer)
                 .map(Self::Text)
                 .map_err(|m| Problem::new("prompt.text", m, "write the prompt that every request sends")),
-            Prompt::File(prompt) => file(prompt, dir, tokenizer).map(Self::File).map_err(|error| {
-                Problem::new(
-                    "prompt.path",
-                    error.to_string(),
-                    "a prompt file has one JSON object per line, with the prompt as a string",
-                )
+            Prompt::File(prompt) => rows::read(prompt, output, dir, tokenizer).map(|file| match file {
+                FileSource::Single(rows) => Self::File(rows),
+                FileSource::Sessions(rows, playing) => Self::Dialogues(rows, playing),
             }),
+            Prompt::Corpus(prompt) => {
+                let tokens = prompt.tokens.sampler(dir).map_err(|bad| Problem::law("prompt.tokens", &bad))?;
+                let at_path = |error: FileError| {
+                    Problem::new("prompt.path", error.to_string(), "a corpus is a text file in UTF-8")
+                };
+                let corpus = Corpus::read(dir, &prompt.path, tokenizer).map_err(at_path)?;
+                let (least, size) = (tokens.least(), corpus.tokens());
+                if least > size as f64 {
+                    let message = format!("a prompt has at least {least} tokens, but the text has {size}");
+                    return Err(Problem::new("prompt.tokens", message, "lower it, or name a longer text"));
+                }
+                Ok(Self::Corpus(corpus, tokens))
+            }
+            Prompt::Sessions(prompt) => session::read(prompt, dir).map(Self::Sessions),
+            Prompt::Mix(prompt) => mix(prompt, output, dir, tokenizer),
             Prompt::Trace(prompt) => super::trace::read(prompt, dir).map(Self::Trace),
             Prompt::Script(prompt) => Ok(Self::Script(prompt.function.clone())),
         }
@@ -139,16 +173,55 @@ impl Source {
     pub(super) fn gives_lengths(&self) -> bool {
         match self {
             Self::Trace(_) => true,
-            Self::File(file) => file.rows.iter().all(|row| row.output_tokens.is_some()),
-            Self::Synthetic { .. } | Self::Text(_) | Self::Script(_) => false,
+            Self::File(file) => file.lacking.is_none(),
+            Self::Dialogues(file, _) => file.lacking.is_none(),
+            Self::Mix(parts) => parts.iter().all(|part| part.output.is_some() || part.source.gives_lengths()),
+            Self::Synthetic { .. }
+            | Self::Text(_)
+            | Self::Corpus(..)
+            | Self::Sessions(_)
+            | Self::Script(_) => false,
         }
     }
 
-    /// How many requests it has content for, where that is limited.
+    /// The row of a file that does not say how long its answer is, while others may.
+    pub(super) fn lacking(&self) -> Option<&FileError> {
+        match self {
+            Self::File(file) => file.lacking.as_ref(),
+            Self::Dialogues(file, _) => file.lacking.as_ref(),
+            Self::Mix(parts) => {
+                parts.iter().filter(|part| part.output.is_none()).find_map(|part| part.source.lacking())
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether loads count sessions.
+    pub(super) fn is_sessions(&self) -> bool {
+        match self {
+            Self::Sessions(_) | Self::Dialogues(..) => true,
+            Self::Trace(trace) => trace.rows.iter().any(|row| !row.later.is_empty()),
+            _ => false,
+        }
+    }
+
+    /// Rows that were left out.
+    pub(super) fn skipped(&self) -> u64 {
+        match self {
+            Self::Trace(trace) => trace.skipped,
+            Self::File(file) => file.skipped,
+            Self::Dialogues(file, _) => file.skipped,
+            Self::Mix(parts) => parts.iter().map(|part| part.source.skipped()).sum(),
+            _ => 0,
+        }
+    }
+
+    /// How many requests (or sessions) it has content for, where that is limited.
     pub(super) fn rows(&self) -> Option<u64> {
         match self {
             Self::Trace(trace) => Some(trace.rows.len() as u64),
-            Self::File(file) if !file.wrap => Some(file.rows.len() as u64),
+            Self::File(file) if !file.wrap => Some(file.all.len() as u64),
+            Self::Dialogues(file, _) if !file.wrap => Some(file.all.len() as u64),
             _ => None,
         }
     }
@@ -175,45 +248,49 @@ fn synthetic(prompt: &SyntheticPrompt, dir: &Path) -> Result<Source, Problem> {
     Ok(Source::Synthetic { tokens, prefix })
 }
 
+fn mix(
+    prompt: &MixPrompt,
+    output: Option<&Output>,
+    dir: &Path,
+    tokenizer: &dyn Tokenizer,
+) -> Result<Source, Problem> {
+    let mut parts: Vec<MixPart> = Vec::with_capacity(prompt.parts.len());
+    for (at, part) in prompt.parts.iter().enumerate() {
+        let within =
+            |problem: Problem| Problem { path: format!("prompt.parts.{at}.{}", problem.path), ..problem };
+        if !(part.weight > 0.0 && part.weight.is_finite()) {
+            let message = format!("a weight of {} is not above 0", part.weight);
+            let path = format!("prompt.parts.{at}.weight");
+            return Err(Problem::new(path, message, "raise it, or remove the part"));
+        }
+        let own = part.output.as_ref();
+        let source = Source::read(&part.prompt.whole(), own.or(output), dir, tokenizer).map_err(within)?;
+        if source.is_sessions() {
+            let message = "a part of a mixture is one request, not a session";
+            let help = "remove `sessions`, or make it a workload of its own";
+            return Err(Problem::new(format!("prompt.parts.{at}.prompt.sessions"), message, help));
+        }
+        if source.rows().is_some() {
+            let message = "a file in a mixture starts again when its rows are used";
+            let path = format!("prompt.parts.{at}.prompt.wrap");
+            return Err(Problem::new(path, message, "remove `wrap: false`"));
+        }
+        let until = parts.last().map_or(0.0, |last| last.until) + part.weight;
+        let output = own.map(|output| OutputLength::read(output, dir)).transpose().map_err(within)?;
+        parts.push(MixPart { until, source, output });
+    }
+    if parts.is_empty() {
+        return Err(Problem::new("prompt.parts", "the mixture has no part", "add one"));
+    }
+    Ok(Source::Mix(parts))
+}
+
 /// The recipe of a given text, which must have tokens, and not too many.
-fn given(text: &str, tokenizer: &dyn Tokenizer) -> Result<PromptRecipe, String> {
+pub(super) fn given(text: &str, tokenizer: &dyn Tokenizer) -> Result<PromptRecipe, String> {
     let prompt = PromptRecipe::text(Arc::from(text), tokenizer);
     match prompt.tokens() {
         0 => Err("the prompt is empty".into()),
         1..=TokenCount::MAX => Ok(prompt),
         tokens => Err(format!("the prompt has {tokens} tokens, more than {}", TokenCount::MAX)),
     }
-}
-
-fn file(prompt: &FilePrompt, dir: &Path, tokenizer: &dyn Tokenizer) -> Result<TextRows, FileError> {
-    let FileFormat::Jsonl = prompt.format;
-    let fields = prompt.fields.clone().unwrap_or_default();
-    let mut lines = Lines::open(dir, &prompt.path)?;
-    let mut rows = Vec::new();
-    while let Some((_, line)) = lines.read()? {
-        match text_row(line, &fields, tokenizer) {
-            Ok(row) => rows.push(row),
-            Err(message) => return Err(lines.error(message)),
-        }
-    }
-    if rows.is_empty() {
-        return Err(lines.file_error("has no rows"));
-    }
-    Ok(TextRows { rows, shuffle: prompt.order == RowOrder::Shuffle, wrap: prompt.wrap })
-}
-
-fn text_row(line: &str, fields: &FileFields, tokenizer: &dyn Tokenizer) -> Result<TextRow, String> {
-    let row: Value =
-        serde_json::from_str(line).map_err(|error| format!("is not JSON: {}", json_fault(&error)))?;
-    let text = row.get(&fields.prompt).ok_or_else(|| format!("has no `{}`", fields.prompt))?;
-    let text = text.as_str().ok_or_else(|| format!("`{}` is not a string", fields.prompt))?;
-    let output_tokens = match fields.output_tokens.as_ref().and_then(|name| Some((name, row.get(name)?))) {
-        None => None,
-        Some((name, value)) => {
-            let tokens = value.as_u64().and_then(|tokens| u32::try_from(tokens).ok());
-            let tokens = tokens.filter(|tokens| (1..=TokenCount::MAX).contains(tokens));
-            Some(tokens.ok_or_else(|| format!("`{name}` is {value}, which is no number of tokens"))?)
-        }
-    };
-    Ok(TextRow { prompt: given(text, tokenizer)?, output_tokens })
 }

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::generator::{Clock, Generator, Keys};
+use super::generator::{Clock, Generator, Keys, Said};
 use super::{Recipe, RecipeSource, WarmupPlan, WorkloadPlan};
-use crate::record::Phase;
+use crate::record::{Phase, Turn};
 use crate::units::Ns;
 
 /// Hands out the recipes of one repeat: first the warm-up, then what is measured, each numbered from 0.
@@ -16,7 +16,7 @@ pub struct RecipeStream(Inner);
 
 #[derive(Debug, Clone)]
 enum Inner {
-    Generated(Walk),
+    Generated(Box<Walk>),
     Listed { recipes: Arc<[Recipe]>, at: usize, end: usize },
 }
 
@@ -24,7 +24,9 @@ impl WorkloadPlan {
     /// The recipes of the `repeat`-th run, from 0. The same call gives the same recipes, always.
     pub fn stream(&self, repeat: u32) -> RecipeStream {
         RecipeStream(match &self.recipes {
-            RecipeSource::Generated(generator) => Inner::Generated(Walk::new(self, generator, repeat)),
+            RecipeSource::Generated(generator) => {
+                Inner::Generated(Box::new(Walk::new(self, generator, repeat)))
+            }
             RecipeSource::Listed(recipes) => {
                 let (at, end) = run_bounds(recipes, repeat);
                 Inner::Listed { recipes: Arc::clone(recipes), at, end }
@@ -86,6 +88,10 @@ impl Iterator for RecipeStream {
 pub(super) struct Count {
     pub(super) warmup: u64,
     pub(super) measured: u64,
+    /// Requests and sessions that follow no other, of both phases.
+    pub(super) arrivals: u64,
+    /// Measured sessions.
+    pub(super) sessions: u64,
     /// The last due time; 0 where users decide.
     pub(super) last: Ns,
     /// Whether the stream ended within the limit.
@@ -93,23 +99,29 @@ pub(super) struct Count {
 }
 
 impl WorkloadPlan {
-    /// Counts what the `repeat`-th stream hands out, up to `limit` requests, without drawing any.
+    /// Counts what the `repeat`-th stream hands out, up to `limit` arrivals, without drawing any.
     pub(super) fn count(&self, repeat: u32, limit: u64) -> Count {
         let mut count = Count::default();
-        let mut add = |phase: Phase, arrival: Option<Ns>| {
+        let mut add = |phase: Phase, arrival: Option<Ns>, session: Option<Turn>| {
+            let follows = session.is_some_and(|session| session.turn > 1);
+            if !follows && count.arrivals >= limit {
+                return false;
+            }
+            count.arrivals += u64::from(!follows);
+            count.sessions += u64::from(phase == Phase::Measured && session.is_some() && !follows);
             match phase {
                 Phase::Warmup => count.warmup += 1,
                 Phase::Measured => count.measured += 1,
             }
             count.last = arrival.unwrap_or(count.last);
-            count.warmup + count.measured < limit
+            true
         };
         let more = match self.stream(repeat).0 {
             Inner::Generated(mut walk) => {
-                std::iter::from_fn(|| walk.step()).any(|slot| !add(slot.phase, slot.arrival))
+                std::iter::from_fn(|| walk.step()).any(|slot| !add(slot.phase, slot.arrival, slot.session))
             }
             Inner::Listed { recipes, at, end } => {
-                recipes[at..end].iter().any(|recipe| !add(recipe.phase, recipe.arrival))
+                recipes[at..end].iter().any(|recipe| !add(recipe.phase, recipe.arrival, recipe.session))
             }
         };
         Count { ended: !more, ..count }
@@ -128,9 +140,10 @@ impl WorkloadPlan {
 pub(super) struct Slot {
     pub(super) phase: Phase,
     pub(super) index: u64,
-    /// Warm-up requests before it, when it is measured: a replay goes on after them.
-    pub(super) warmed: u64,
+    /// Which row of a file it takes, or which session it belongs to; a replay goes on after the rows of its warm-up.
+    pub(super) row: u64,
     pub(super) arrival: Option<Ns>,
+    pub(super) session: Option<Turn>,
 }
 
 /// Where a generated stream stands.
@@ -140,10 +153,16 @@ struct Walk {
     keys: Keys,
     warmup: WarmupPlan,
     requests: Option<u64>,
+    sessions: Option<u64>,
     duration: Option<Ns>,
     phase: Phase,
     index: u64,
-    /// Warm-up requests handed out.
+    /// Requests and sessions of this phase that follow no other.
+    arrived: u64,
+    /// The turn that was handed out last, when another one follows.
+    open: Option<Turn>,
+    said: Said,
+    /// Rows that the warm-up took, where measuring goes on behind them.
     warmed: u64,
     /// Position of the last arrival in its phase's process of unit rate.
     events: f64,
@@ -160,9 +179,13 @@ impl Walk {
             keys: generator.keys(repeat),
             warmup: plan.warmup,
             requests: plan.requests,
+            sessions: plan.sessions,
             duration: plan.duration,
             phase: Phase::Warmup,
             index: 0,
+            arrived: 0,
+            open: None,
+            said: Said::default(),
             warmed: 0,
             events: 0.0,
             origin: 0,
@@ -181,7 +204,10 @@ impl Walk {
         self.origin = match self.warmup {
             WarmupPlan::None => 0,
             WarmupPlan::Duration(length) => length,
-            WarmupPlan::Requests(count) => self.generator.clock.end_of_warmup(count, self.events),
+            WarmupPlan::Requests(count) => {
+                let arrivals = self.generator.rows_of_warmup(&self.keys, count);
+                self.generator.clock.end_of_warmup(arrivals, self.events)
+            }
         };
         if !matches!(self.warmup, WarmupPlan::Requests(_)) {
             self.until = self.duration.map(|duration| self.origin.saturating_add(duration));
@@ -189,16 +215,16 @@ impl Walk {
         self.phase = Phase::Measured;
         self.warmed = match self.warmup {
             WarmupPlan::None => 0,
-            WarmupPlan::Requests(count) => count,
+            WarmupPlan::Requests(count) => self.generator.rows_of_warmup(&self.keys, count),
             WarmupPlan::Duration(length) => self.generator.trace_rows_before(length),
         };
-        self.index = 0;
-        self.events = 0.0;
+        (self.index, self.arrived, self.events) = (0, 0, 0.0);
+        (self.open, self.said) = (None, Said::default());
     }
 
     fn next(&mut self) -> Option<Recipe> {
         let slot = self.step()?;
-        self.generator.recipe(&self.keys, &slot)
+        self.generator.recipe(&self.keys, &slot, &mut self.said)
     }
 
     /// Goes to the next request without drawing what it is.
@@ -210,6 +236,12 @@ impl Walk {
             self.start_measuring();
         }
         if self.requests.is_some_and(|requests| self.index >= requests) {
+            return None;
+        }
+        if let Some(slot) = self.next_turn() {
+            return Some(slot);
+        }
+        if self.sessions.is_some_and(|sessions| self.arrived >= sessions) {
             return None;
         }
         let arrival = match self.due() {
@@ -234,6 +266,9 @@ impl Walk {
         {
             return None;
         }
+        if let Some(slot) = self.next_turn() {
+            return Some(slot);
+        }
         let arrival = match self.due() {
             Due::Never => return None,
             Due::WhenFree => None,
@@ -245,10 +280,33 @@ impl Walk {
         Some(self.slot(arrival))
     }
 
+    /// A request that follows no other, the first of its session where it begins one.
     fn slot(&mut self, arrival: Option<Ns>) -> Slot {
-        let slot = Slot { phase: self.phase, index: self.index, warmed: self.warmed, arrival };
+        let row = self.row();
+        let turns = self.generator.turns(&self.keys, self.phase, row);
+        let session = turns.map(|turns| Turn { session: self.arrived, turn: 1, turns });
+        self.arrived += 1;
+        self.hand_out(row, arrival, session)
+    }
+
+    /// The next turn of the session whose turn was handed out last.
+    fn next_turn(&mut self) -> Option<Slot> {
+        let last = self.open?;
+        let row = self.row() - 1;
+        Some(self.hand_out(row, None, Some(Turn { turn: last.turn + 1, ..last })))
+    }
+
+    fn hand_out(&mut self, row: u64, arrival: Option<Ns>, session: Option<Turn>) -> Slot {
+        self.open = session.filter(|session| session.has_next());
+        let slot = Slot { phase: self.phase, index: self.index, row, arrival, session };
         self.index += 1;
         slot
+    }
+
+    /// The row that the next request or session takes.
+    fn row(&self) -> u64 {
+        let before = if matches!(self.generator.clock, Clock::Trace { .. }) { self.warmed } else { 0 };
+        before.saturating_add(self.arrived)
     }
 
     /// When the next request of this phase is due.
@@ -257,13 +315,10 @@ impl Walk {
             Clock::Users => Due::WhenFree,
             Clock::Law { gaps, profile, warmup } => {
                 let profile = if self.phase == Phase::Warmup { warmup } else { profile };
-                self.events = gaps.next(self.events, self.index, self.keys.phase(self.phase));
+                self.events = gaps.next(self.events, self.arrived, self.keys.phase(self.phase));
                 profile.time_of(self.events).map_or(Due::Never, |at| Due::At(self.origin.saturating_add(at)))
             }
-            Clock::Trace { .. } => {
-                let row = self.warmed.saturating_add(self.index);
-                self.generator.trace_arrival(row).map_or(Due::Never, Due::At)
-            }
+            Clock::Trace { .. } => self.generator.trace_arrival(self.row()).map_or(Due::Never, Due::At),
         }
     }
 }

@@ -35,11 +35,20 @@ impl WorkloadPlan {
                         WarmupPlan::Requests(count) => Some(count),
                         WarmupPlan::Duration(_) => None,
                     },
-                    measured: self.requests,
+                    measured: self.expected_of_users(),
                     duration: warmup_time.zip(self.duration).map(|(warmup, own)| warmup.saturating_add(own)),
                 }
             }
         }
+    }
+
+    /// The most requests that users send; `None` when only time ends it.
+    fn expected_of_users(&self) -> Option<u64> {
+        if self.sessions.is_none() || self.is_endless() {
+            return self.requests;
+        }
+        let count = self.count(0, COUNTED);
+        count.ended.then_some(count.measured)
     }
 
     fn expected_by_clock(&self) -> Expected {
@@ -47,7 +56,8 @@ impl WorkloadPlan {
         if !count.ended {
             return self.expected_by_law();
         }
-        let by_requests = self.requests.is_some_and(|requests| count.measured >= requests);
+        let by_requests = self.requests.is_some_and(|requests| count.measured >= requests)
+            || self.sessions.is_some_and(|sessions| count.sessions >= sessions);
         let start = match self.warmup {
             WarmupPlan::None => Some(0),
             WarmupPlan::Duration(length) => Some(length),

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use rustc_hash::FxHashMap;
 use serde_json::Value;
 
 use super::config::{TimeUnit, TooLong, TraceFields, TraceFormat, TracePrompt};
@@ -21,6 +22,16 @@ struct RawRow {
     prompt: u64,
     output: u64,
     ids: Option<Vec<u64>>,
+    session: Option<Session>,
+}
+
+/// What a row says about its session.
+struct Session {
+    id: String,
+    /// How long it waits for the turn before it, in nanoseconds; `None` where it says nothing.
+    delay: Option<i128>,
+    /// Whether it says when it arrived.
+    has_time: bool,
 }
 
 /// Reads the trace that a scenario names.
@@ -98,8 +109,21 @@ fn read_rows(reader: &mut Reader, prompt: &TracePrompt, trace: &mut TraceRows) -
     let (from, to) = prompt.window.map_or((0, Ns::MAX), |[from, to]| (from.0, to.0));
     let limit = prompt.limit.unwrap_or(u64::MAX);
     let (mut first, mut last, mut taken) = (None, i128::MIN, 0);
+    // Where each session's first row went; nowhere when it was left out.
+    let mut sessions: FxHashMap<String, Option<usize>> = FxHashMap::default();
     while taken < limit {
-        let Some(row) = reader.row()? else { break };
+        let Some(mut row) = reader.row()? else { break };
+        let session = row.session.take();
+        if let Some(session) = &session
+            && let Some(begun) = sessions.get(&session.id)
+        {
+            let Some(begun) = *begun else { continue };
+            later_turn(reader, row, session, &mut trace.rows[begun], prompt, trace.block_tokens)?;
+            continue;
+        }
+        if let Some(Session { has_time: false, id, .. }) = &session {
+            return Err(reader.lines.error(format!("begins session `{id}` and has no `timestamp`")));
+        }
         if row.at < last {
             return Err(reader.lines.error("arrives before the row above it; sort the trace by time"));
         }
@@ -113,13 +137,53 @@ fn read_rows(reader: &mut Reader, prompt: &TracePrompt, trace: &mut TraceRows) -
             break;
         }
         if since < from {
+            sessions.extend(session.map(|session| (session.id, None)));
             continue;
         }
         taken += 1;
-        match fit(reader, row, since - from, prompt, trace.block_tokens)? {
-            Some(row) => trace.rows.push(row),
-            None => trace.skipped += 1,
-        }
+        let place = if let Some(row) = fit(reader, row, since - from, prompt, trace.block_tokens)? {
+            trace.rows.push(row);
+            Some(trace.rows.len() - 1)
+        } else {
+            trace.skipped += 1;
+            None
+        };
+        sessions.extend(session.map(|session| (session.id, place)));
+    }
+    Ok(())
+}
+
+/// Adds a turn to the session that an earlier row began.
+fn later_turn(
+    reader: &Reader,
+    row: RawRow,
+    session: &Session,
+    begun: &mut TraceRow,
+    prompt: &TracePrompt,
+    block_tokens: u32,
+) -> Result<(), FileError> {
+    if prompt.too_long != TooLong::Reject {
+        let message =
+            "is a later turn of a session, and turns can neither be left out nor cut: use `too_long: reject`";
+        return Err(reader.lines.error(message));
+    }
+    if session.has_time && session.delay.is_none() {
+        let message = format!(
+            "is a later turn of session `{}`, which waits for the turn before it: give `delay`, the milliseconds it \
+             waits, in place of `timestamp`",
+            session.id
+        );
+        return Err(reader.lines.error(message));
+    }
+    let delay = session.delay.unwrap_or(0);
+    if !(0..=LONGEST).contains(&delay) {
+        return Err(reader.lines.error("`delay` is no length of time"));
+    }
+    let turn = fit(reader, row, delay as Ns, prompt, block_tokens)?;
+    begun.later.extend(turn);
+    let tokens = |row: &TraceRow| u64::from(row.prompt) + u64::from(row.output);
+    if tokens(begun) + begun.later.iter().map(tokens).sum::<u64>() > u64::from(TokenCount::MAX) {
+        return Err(reader.lines.error(format!("makes its session longer than {} tokens", TokenCount::MAX)));
     }
     Ok(())
 }
@@ -166,7 +230,7 @@ fn fit(
             }
         }
     }
-    Ok(Some(TraceRow { at, prompt: tokens, output, ids: ids.map(Arc::from) }))
+    Ok(Some(TraceRow { at, prompt: tokens, output, ids: ids.map(Arc::from), later: Vec::new() }))
 }
 
 struct Reader {
@@ -176,6 +240,8 @@ struct Reader {
 
 enum Format {
     Json(TraceFields),
+    /// Mooncake's own keys, with or without sessions.
+    Mooncake(TraceFields),
     /// Columns of time, prompt tokens and output tokens; and what reads a time.
     Csv([(&'static str, usize); 3], fn(&str) -> Option<i128>),
 }
@@ -185,7 +251,7 @@ impl Reader {
         let mut lines = Lines::open(dir, &prompt.path)?;
         let format = match prompt.format {
             TraceFormat::Jsonl => Format::Json(prompt.fields.clone().unwrap_or_default()),
-            TraceFormat::Mooncake => Format::Json(TraceFields {
+            TraceFormat::Mooncake => Format::Mooncake(TraceFields {
                 timestamp: "timestamp".into(),
                 timestamp_unit: TimeUnit::Ms,
                 prompt_tokens: "input_length".into(),
@@ -207,7 +273,8 @@ impl Reader {
     fn row(&mut self) -> Result<Option<RawRow>, FileError> {
         let Some((_, line)) = self.lines.read()? else { return Ok(None) };
         let row = match &self.format {
-            Format::Json(fields) => json_row(line, fields),
+            Format::Json(fields) => json_row(line, fields, false),
+            Format::Mooncake(fields) => json_row(line, fields, true),
             Format::Csv(columns, time) => csv_row(line, columns, *time),
         };
         row.map(Some).map_err(|message| self.lines.error(message))
@@ -248,10 +315,10 @@ fn csv_row(
     };
     let text = field(columns[0])?;
     let at = time(text).ok_or_else(|| format!("`{}` is `{text}`, which is no time", columns[0].0))?;
-    Ok(RawRow { at, prompt: count(columns[1])?, output: count(columns[2])?, ids: None })
+    Ok(RawRow { at, prompt: count(columns[1])?, output: count(columns[2])?, ids: None, session: None })
 }
 
-fn json_row(line: &str, fields: &TraceFields) -> Result<RawRow, String> {
+fn json_row(line: &str, fields: &TraceFields, sessions: bool) -> Result<RawRow, String> {
     let row: Value =
         serde_json::from_str(line).map_err(|error| format!("is not JSON: {}", json_fault(&error)))?;
     let field = |name: &str| row.get(name).ok_or_else(|| format!("has no `{name}`"));
@@ -259,7 +326,12 @@ fn json_row(line: &str, fields: &TraceFields) -> Result<RawRow, String> {
         let value = field(name)?;
         value.as_u64().ok_or_else(|| format!("`{name}` is {value}, which is no number of tokens"))
     };
-    let time = field(&fields.timestamp)?;
+    let session = if sessions { session_of(&row)? } else { None };
+    let no_time = Value::from(0);
+    let time = match &session {
+        Some(Session { has_time: false, .. }) => &no_time,
+        _ => field(&fields.timestamp)?,
+    };
     let digits = match fields.timestamp_unit {
         TimeUnit::S => 9,
         TimeUnit::Ms => 6,
@@ -270,12 +342,33 @@ fn json_row(line: &str, fields: &TraceFields) -> Result<RawRow, String> {
     let at = at.ok_or_else(|| format!("`{}` is {time}, which is no time", fields.timestamp))?;
     let ids = match &fields.blocks {
         None => None,
+        Some(name) if session.is_some() && row.get(name).is_none() => None,
         Some(name) => {
             let ids = field(name)?.as_array().and_then(|ids| ids.iter().map(Value::as_u64).collect());
             Some(ids.ok_or_else(|| format!("`{name}` is no list of block ids"))?)
         }
     };
-    Ok(RawRow { at, prompt: count(&fields.prompt_tokens)?, output: count(&fields.output_tokens)?, ids })
+    let (prompt, output) = (count(&fields.prompt_tokens)?, count(&fields.output_tokens)?);
+    Ok(RawRow { at, prompt, output, ids, session })
+}
+
+/// What a row of Mooncake's format says about its session.
+fn session_of(row: &Value) -> Result<Option<Session>, String> {
+    let id = match row.get("session_id") {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::String(id)) => id.clone(),
+        Some(Value::Number(id)) => id.to_string(),
+        Some(id) => return Err(format!("`session_id` is {id}, which is no name")),
+    };
+    let delay = match row.get("delay") {
+        None | Some(Value::Null) => None,
+        Some(delay) => {
+            let ns = delay.as_number().and_then(|number| decimal_ns(&number.to_string(), 6));
+            Some(ns.ok_or_else(|| format!("`delay` is {delay}, which is no time in milliseconds"))?)
+        }
+    };
+    let has_time = row.get("timestamp").is_some_and(|time| !time.is_null());
+    Ok(Some(Session { id, delay, has_time }))
 }
 
 /// Nanoseconds of a decimal number whose unit is 10^`digits` ns, exact; what is finer is rounded half up.

@@ -197,6 +197,10 @@ struct Row<'a> {
     backend: &'a str,
     repeat: u32,
     index: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    turn: Option<u32>,
     outcome: String,
     due_ms: f64,
     sent_ms: Option<f64>,
@@ -250,6 +254,8 @@ fn row<'a>(log: &RequestLog<'a>, record: &'a Record) -> Row<'a> {
         backend: log.backend,
         repeat: log.repeat,
         index: record.index,
+        session: record.session.map(|session| session.session),
+        turn: record.session.map(|session| session.turn),
         outcome: record.outcome.label(),
         due_ms: at(record.due),
         sent_ms: record.sent.map(at),

@@ -8,7 +8,7 @@ use super::error::RuleError;
 use super::names::{flat, flat_names, is_per_request, unknown};
 use super::tokens::{LIMIT, Parser, Stop};
 use super::{Aggregate, Bytes, Change, Condition, Limit, On, Op, Reference, Rule, Subject, counts_requests};
-use crate::metric::{Kind, Metric, Unit};
+use crate::metric::{Kind, Metric, TURN, Unit};
 use crate::nearest::nearest;
 
 /// Parses a rule.
@@ -266,7 +266,7 @@ impl Parser<'_> {
             );
         }
         let (op, op_at) = self.op()?;
-        let metric = self.metric(name);
+        let metric = if name == TURN.name { Some(&TURN) } else { self.metric(name) };
         if metric.is_none() && op.is_equality() {
             return self.tag(part, name, name_at, op);
         }
@@ -274,7 +274,7 @@ impl Parser<'_> {
         let at = name_at.start..amount.at.end;
         match metric {
             Some(metric) if is_per_request(metric) => {
-                let continuous = !matches!(metric.unit, Unit::Tokens);
+                let continuous = !matches!(metric.unit, Unit::Tokens | Unit::Count);
                 self.check_op(name, &op_at, op, continuous, metric.unit, &amount);
                 let limit = self.limit(&amount, metric.unit, name, false, op);
                 Ok(limit.map(|limit| Condition { on: On::Metric(metric, limit), op, at }))

@@ -27,6 +27,11 @@ impl Chains {
         self.waiting.entry((recipe.phase, after.index)).or_default().push((after, recipe));
     }
 
+    /// Whether nothing waits.
+    pub(super) fn is_idle(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// When a request ended, and whether that releases what follows.
     pub(super) fn end_of(&self, phase: Phase, index: u64) -> Option<(Ns, bool)> {
         self.ends.get(&(phase, index)).copied()

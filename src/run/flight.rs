@@ -25,10 +25,11 @@ pub(super) struct Ended {
     pub(super) at: Ns,
     pub(super) outcome: Outcome,
     pub(super) message: Option<Box<str>>,
+    /// What was answered, where the backend tells it.
+    pub(super) response: Option<Box<Response>>,
     prompt_tokens: Option<u32>,
     preemptions: u32,
     token_source: TokenSource,
-    pub(super) response: Option<Box<Response>>,
 }
 
 impl Ended {
@@ -38,10 +39,10 @@ impl Ended {
             at,
             outcome: finish.outcome,
             message: finish.message,
+            response: finish.response,
             prompt_tokens: Some(finish.prompt_tokens),
             preemptions: finish.preemptions,
             token_source: finish.token_source,
-            response: finish.response,
         }
     }
 
@@ -156,6 +157,7 @@ pub(super) fn unsent(recipe: &crate::plan::Recipe, due: Ns, at: Ns) -> Record {
     Record {
         index: recipe.index,
         phase: recipe.phase,
+        session: recipe.session,
         due,
         sent: None,
         connect: 0,

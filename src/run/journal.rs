@@ -284,6 +284,7 @@ mod tests {
         Record {
             index,
             phase: Phase::Measured,
+            session: None,
             due: index,
             sent: Some(index),
             connect: 0,

@@ -8,6 +8,7 @@ use rustc_hash::FxHashMap;
 
 use super::checker::{Checker, unmade};
 use super::clock::PreciseTimers;
+use super::conversation::Conversations;
 use super::flight::{hold_to_length, sent_record, unsent};
 use super::load::{Load, Start};
 use super::{Ending, Flow, Observer, Played, Recipes, Resume, RunError, Stop};
@@ -43,7 +44,7 @@ pub fn play_live(
     resume: &Resume,
 ) -> Result<Played, RunError> {
     let checker = Checker::new(plan);
-    live.begin(plan, checker.looks());
+    live.begin(plan, checker.looks() || plan.has_history());
     let render = live.renderer();
     let recipes = Ahead::new(recipes, Arc::clone(&render), resume);
     let load = Load::new(plan, recipes, resume);
@@ -60,6 +61,7 @@ pub fn play_live(
         observer,
         abort: None,
         flying: FxHashMap::default(),
+        conversations: Conversations::default(),
         next_id: 0,
         measuring: None,
         measured_end: 0,
@@ -89,7 +91,9 @@ impl<'a, R: Recipes> Ahead<'a, R> {
         while self.taken.is_empty() || (self.taken.len() < AHEAD && self.tokens < TOKENS_AHEAD) {
             let Some(recipe) = self.inner.next() else { return };
             let made = recipe.failed.is_none();
-            if made && !self.resume.finished.contains(&(recipe.phase, recipe.index)) {
+            // A later turn's prompt is known when the turn before it was answered.
+            let is_later = recipe.session.is_some_and(|session| session.turn > 1);
+            if made && !is_later && !self.resume.finished.contains(&(recipe.phase, recipe.index)) {
                 self.render.ahead(&recipe);
             }
             self.tokens += u64::from(recipe.prompt.tokens());
@@ -129,6 +133,7 @@ struct LivePlayer<'a, R> {
     observer: &'a mut dyn Observer,
     abort: Option<String>,
     flying: FxHashMap<RequestId, Start>,
+    conversations: Conversations,
     next_id: RequestId,
     measuring: Option<Ns>,
     measured_end: Ns,
@@ -201,12 +206,13 @@ impl<R: Recipes> LivePlayer<'_, R> {
                 record.message = Some(one.reason.into());
                 self.hand_over(&record, &[]);
             }
-            let Some(start) = start else { return };
+            let Some(mut start) = start else { return };
             if let Some(record) = unmade(&start, now) {
                 self.hand_over(&record, &[]);
                 self.load.on_finished(&start, now, record.outcome, now);
                 continue;
             }
+            self.conversations.fill(&mut start.recipe);
             let id = self.next_id;
             self.next_id += 1;
             self.live.submit(id, &start.recipe, self.now().saturating_add(self.timeout));
@@ -231,7 +237,9 @@ impl<R: Recipes> LivePlayer<'_, R> {
             (record.outcome, record.message) = (outcome, Some(message.into()));
         }
         hold_to_length(&mut record);
+        let text = answer.response.as_ref().map(|response| response.text.as_str().into());
         self.checker.check(&start.recipe, &mut record, answer.response);
+        self.conversations.hear(&start.recipe, record.output_tokens, text, record.outcome.releases());
         self.keep(&start, &record, answer.closed, &answer.times);
     }
 

@@ -105,6 +105,7 @@ pub struct Load<'a, R> {
     warmup: WarmupPlan,
     duration: Option<Ns>,
     requests: Option<u64>,
+    sessions: Option<u64>,
     /// Whether the recipes have come to their end.
     ended: bool,
     /// Recipes that were taken and not used; they come first.
@@ -146,6 +147,7 @@ impl<'a, R: Recipes> Load<'a, R> {
             warmup: plan.warmup,
             duration: plan.duration,
             requests: plan.requests,
+            sessions: plan.sessions,
             ended: false,
             returned: VecDeque::new(),
             head: None,
@@ -177,9 +179,15 @@ impl<'a, R: Recipes> Load<'a, R> {
         self.measuring
     }
 
-    /// When the load's time is over, where time ends it and not the number of requests.
+    /// When the load's time is over, where time ends it and not the number of requests or sessions.
     pub fn ended_by_time(&self) -> Option<Ns> {
-        self.until.filter(|_| self.requests.is_none_or(|requests| self.measured < requests))
+        let by_requests = self.requests.is_some_and(|requests| self.measured >= requests);
+        let by_sessions = self.sessions.is_some()
+            && self.is_exhausted()
+            && self.head.is_none()
+            && self.pending.is_empty()
+            && self.chains.is_idle();
+        self.until.filter(|_| !by_requests && !by_sessions)
     }
 
     /// When something is due next, if nothing ends before; `None` when nothing is left or all depends on what is in flight.
@@ -261,13 +269,13 @@ impl<'a, R: Recipes> Load<'a, R> {
             self.freed.push_back(now);
         }
         let phase = start.recipe.phase;
-        let released = matches!(outcome, Outcome::Success | Outcome::Cancelled);
-        self.close(phase, start.recipe.index, now, released, start.user);
+        self.close(phase, start.recipe.index, now, outcome.releases(), start.user);
         let Some(user) = start.user else { return };
         let Some(outstanding) = self.users.get_mut(&user) else { return };
         *outstanding -= 1;
         if *outstanding == 0 {
-            let timed = self.requests.is_none() || self.warmup_end().is_some();
+            let counted = self.requests.is_some() || self.sessions.is_some();
+            let timed = !counted || self.warmup_end().is_some();
             let least = if timed && now <= sent { LEAST_TURN } else { 0 };
             self.next_turn(user, now, least, false);
         }

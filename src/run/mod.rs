@@ -6,6 +6,7 @@
 mod chain;
 mod checker;
 mod clock;
+mod conversation;
 mod flight;
 pub mod journal;
 mod live;

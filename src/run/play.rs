@@ -6,6 +6,7 @@ use rustc_hash::FxHashMap;
 
 use super::checker::{Checker, unmade};
 use super::clock::Timeline;
+use super::conversation::Conversations;
 use super::flight::{Ended, Flight, unsent};
 use super::load::{Load, Start};
 use super::steps::Steps;
@@ -46,7 +47,7 @@ pub fn play(
         backend.fold_steps();
     }
     let checker = Checker::new(plan);
-    if checker.looks() {
+    if checker.looks() || plan.has_history() {
         backend.keep_responses();
     }
     let player = Player {
@@ -58,6 +59,7 @@ pub fn play(
         observer,
         abort: None,
         flights: Flights::default(),
+        conversations: Conversations::default(),
         deadlines: VecDeque::new(),
         next_id: 0,
         measuring: None,
@@ -172,6 +174,7 @@ struct Player<'a, R> {
     observer: &'a mut dyn Observer,
     abort: Option<String>,
     flights: Flights,
+    conversations: Conversations,
     /// When requests time out, in order; entries of ended ones are passed over.
     deadlines: VecDeque<(Ns, RequestId)>,
     next_id: RequestId,
@@ -344,12 +347,13 @@ impl<R: Recipes> Player<'_, R> {
         }
     }
 
-    fn submit(&mut self, start: Start, sent: Ns) {
+    fn submit(&mut self, mut start: Start, sent: Ns) {
         if let Some(record) = unmade(&start, self.clock.stamp(sent)) {
             self.hand_over(&record, &[]);
             self.load.on_finished(&start, sent, record.outcome, sent);
             return;
         }
+        self.conversations.fill(&mut start.recipe);
         let id = self.next_id;
         self.next_id += 1;
         self.backend.submit(id, &start.recipe, sent);
@@ -369,17 +373,18 @@ impl<R: Recipes> Player<'_, R> {
         self.load.on_finished(&start, sent, outcome, at);
     }
 
-    fn record(&mut self, id: RequestId, ended: Ended) -> Option<(Start, Ns, Outcome)> {
+    fn record(&mut self, id: RequestId, mut ended: Ended) -> Option<(Start, Ns, Outcome)> {
         self.flights.alight(id);
         let flight = self.flights.live.remove(&id)?;
         let sent = flight.sent;
-        let mut ended = ended;
         let response = ended.response.take();
+        let text = response.as_ref().map(|response| response.text.as_str().into());
         let (mut record, mut gaps, start) = flight.close(ended);
         self.checker.check(&start.recipe, &mut record, response);
         if record.phase == Phase::Measured {
             self.measured_in_flight -= 1;
         }
+        self.conversations.hear(&start.recipe, record.output_tokens, text, record.outcome.releases());
         self.hand_over(&record, &gaps);
         gaps.clear();
         self.flights.spare.push(gaps);

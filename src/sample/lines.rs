@@ -77,6 +77,11 @@ impl Lines {
     }
 }
 
+/// How many lines end in these bytes.
+pub fn line_ends(bytes: &[u8]) -> u64 {
+    bytes.split(|byte| *byte == b'\n').count() as u64 - 1
+}
+
 /// What is wrong with the JSON of one line, by column where it is known: the line is told by whoever read it.
 pub fn json_fault(error: &serde_json::Error) -> String {
     let text = error.to_string();

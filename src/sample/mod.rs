@@ -4,11 +4,13 @@
 //! were drawn before it, and all arithmetic goes through `libm`, so they are equal on every platform.
 
 mod distribution;
+mod json;
 mod lines;
 mod sampler;
 mod seed;
 
 pub use distribution::{Empirical, Fixed, Lognormal, Normal, Quantity, Time, Tokens, Uniform, Zipf};
-pub use lines::{FileError, Lines, csv_fields, json_fault};
+pub use json::JsonRows;
+pub use lines::{FileError, Lines, csv_fields, json_fault, line_ends};
 pub use sampler::{BadLaw, Sampler};
 pub use seed::{Draws, key, name_key, permuted};

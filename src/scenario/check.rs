@@ -11,7 +11,10 @@ use super::source::Span;
 use super::types::Workload;
 use crate::check::config::Check;
 use crate::hook::config::Hooks;
-use crate::plan::config::{Load, Output, Prompt, StagesLoad, TooLong, TraceFormat, TracePrompt, Warmup};
+use crate::plan::config::{
+    FileFormat, FilePrompt, Load, MixPrompt, MixedPrompt, Output, Prompt, SessionsPrompt, StagesLoad,
+    TooLong, TraceFormat, TracePrompt, Turns, Warmup,
+};
 use crate::sample::{Time, Tokens};
 
 /// One part of the tree under check.
@@ -22,6 +25,13 @@ pub struct Part<'a> {
     pub key: Option<Span>,
     /// Where findings go.
     pub found: &'a mut Found,
+}
+
+/// Whether the rows of a prompt file may say how long their answers are. Whether each does, the file tells.
+fn gives_lengths(prompt: &Prompt) -> bool {
+    let Prompt::File(file) = prompt else { return false };
+    let own = file.format != FileFormat::Jsonl;
+    own || file.fields.as_ref().is_some_and(|fields| fields.output_tokens.is_some())
 }
 
 /// One step down: the value and its key's place.
@@ -228,15 +238,20 @@ impl Part<'_> {
                 }
                 return;
             }
-            Prompt::Text(_) | Prompt::File(_) | Prompt::Script(_) => {}
+            Prompt::Corpus(prompt) => self.at(&["prompt", "tokens"]).tokens(&prompt.tokens),
+            Prompt::Sessions(prompt) => self.at(&["prompt"]).sessions(prompt),
+            Prompt::Mix(prompt) => self.mix(prompt, workload.output.is_some()),
+            Prompt::File(prompt) => self.at(&["prompt"]).file(prompt),
+            Prompt::Text(_) | Prompt::Script(_) => {}
         }
-        self.output(workload.output.as_ref(), &workload.prompt);
+        if workload.output.is_some() || !matches!(workload.prompt, Prompt::Mix(_)) {
+            self.output(workload.output.as_ref(), &workload.prompt);
+        }
     }
 
     fn output(&mut self, output: Option<&Output>, prompt: &Prompt) {
-        let rows = matches!(prompt, Prompt::File(file) if file.fields.as_ref().is_some_and(|f| f.output_tokens.is_some()));
         match output {
-            None if rows => {}
+            None if gives_lengths(prompt) => {}
             None => {
                 let diagnostic = Diagnostic::error(self.key_span(), "the workload does not say how long answers are")
                     .help("write `output: { tokens: 128 }` to force a length, or `output: { max_tokens: 128 }` to limit it");
@@ -250,6 +265,52 @@ impl Part<'_> {
                         self.at(&["output", key]).tokens(tokens);
                     }
                 }
+            }
+        }
+    }
+
+    fn sessions(&mut self, prompt: &SessionsPrompt) {
+        self.at(&["user", "tokens"]).tokens(&prompt.user.tokens);
+        if let Some(think) = &prompt.think_time {
+            self.at(&["think_time"]).time(think);
+        }
+        if let Turns::Uniform(law) = &prompt.turns {
+            self.at(&["turns"]).ordered(law.min, law.max);
+        }
+    }
+
+    fn file(&mut self, prompt: &FilePrompt) {
+        if prompt.fields.is_some() && prompt.format != FileFormat::Jsonl {
+            let diagnostic =
+                Diagnostic::error(self.at(&["fields"]).key_span(), "`fields` is for `format: jsonl` only")
+                    .note("the other formats have fixed names");
+            self.report(diagnostic);
+        }
+        let Some(sessions) = &prompt.sessions else { return };
+        if let Some(think) = &sessions.think_time {
+            self.at(&["sessions", "think_time"]).time(think);
+        }
+        if matches!(prompt.format, FileFormat::Jsonl | FileFormat::Vllm) {
+            let span = self.at(&["sessions"]).key_span();
+            let diagnostic =
+                Diagnostic::error(span, "the rows of this format are single prompts, not sessions")
+                    .help("remove `sessions`, or use `format: openai` or `format: sharegpt`");
+            self.report(diagnostic);
+        }
+    }
+
+    fn mix(&mut self, prompt: &MixPrompt, has_output: bool) {
+        for (index, part) in prompt.parts.iter().enumerate() {
+            let index = index.to_string();
+            let mut own = self.at(&["prompt", "parts", &index]);
+            match &part.prompt {
+                MixedPrompt::Synthetic(prompt) => own.at(&["prompt", "tokens"]).tokens(&prompt.tokens),
+                MixedPrompt::Corpus(prompt) => own.at(&["prompt", "tokens"]).tokens(&prompt.tokens),
+                MixedPrompt::File(prompt) => own.at(&["prompt"]).file(prompt),
+                MixedPrompt::Text(_) => {}
+            }
+            if part.output.is_some() || !has_output {
+                own.output(part.output.as_ref(), &part.prompt.whole());
             }
         }
     }
@@ -289,12 +350,12 @@ impl Part<'_> {
                     part.at(&["think_time"]).time(think);
                 }
                 part.above_zero("duration", load.duration.map(|duration| duration.0 > 0));
-                load.requests.is_some() || load.duration.is_some()
+                load.requests.is_some() || load.sessions.is_some() || load.duration.is_some()
             }
             Load::Open(load) => {
                 part.above_zero("rate", Some(load.rate.0 > 0.0));
                 part.above_zero("duration", load.duration.map(|duration| duration.0 > 0));
-                load.requests.is_some() || load.duration.is_some()
+                load.requests.is_some() || load.sessions.is_some() || load.duration.is_some()
             }
             Load::Stages(load) => {
                 part.stages(load);

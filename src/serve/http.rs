@@ -247,6 +247,7 @@ impl Door {
             cancel_after: None,
             seed: key(&[house.seed, index]),
             body: None,
+            session: None,
             failed: None,
         };
         let mut recipe = house.answers.own(&recipe);

@@ -137,6 +137,46 @@ fn killed_at_any_point_and_resumed_the_counts_are_those_of_a_whole_run() {
     }
 }
 
+/// 40 sessions of three turns, eight at a time, in real time: about half a second.
+const SESSIONS: &str = "
+version: 1
+seed: 5
+backends:
+  mock: { kind: mock, clock: real, ttft: 4ms, tbt: 1ms, kv: { tokens: 65536 } }
+workloads:
+  first:
+    prompt: { kind: sessions, turns: 3, user: { tokens: 16 }, think_time: 10ms }
+    output: { tokens: 8 }
+    load: { kind: closed, concurrency: 8, sessions: 40 }
+gates: { confidence: none }
+validity: { lag: off }
+";
+
+#[test]
+fn sessions_that_were_cut_off_are_played_again_from_their_start() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("long.yaml"), SESSIONS).unwrap();
+    let child = start(dir.path(), &["apply", "long.yaml"]);
+    wait_for_journal(dir.path(), 1500);
+    signal(&child, "INT");
+    assert_eq!(finish(child).code, Some(130));
+    let said = run(dir.path(), ["apply", "long.yaml", "--resume"]);
+    assert_eq!(said.code, Some(0), "{}\n{}", said.out, said.err);
+    let requests = fs::read_to_string(dir.path().join("benchmark_results/requests.jsonl")).unwrap();
+    let rows: Vec<Value> = requests.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(rows.len(), 120);
+    for session in 0..40 {
+        let of =
+            |turn: u64| rows.iter().find(|row| row["session"] == session && row["turn"] == turn).unwrap();
+        for turn in 2..=3 {
+            let (before, own) = (of(turn - 1), of(turn));
+            // Also across the interruption: all turns of a session are from one segment.
+            let pause = own["due_ms"].as_f64().unwrap() - before["end_ms"].as_f64().unwrap();
+            assert!((9.9..10.1).contains(&pause), "{own}");
+        }
+    }
+}
+
 #[test]
 fn an_unwritable_folder_is_refused_before_anything_runs() {
     let dir = tempfile::tempdir().unwrap();

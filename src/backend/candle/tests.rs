@@ -150,6 +150,7 @@ fn recipe(index: u64, prompt: u32, output: u32) -> Recipe {
         phase: Phase::Measured,
         arrival: None,
         after: None,
+        session: None,
         think: 0,
         prompt: PromptRecipe::Synthetic { tokens: prompt, prefix: None },
         output_tokens: output,

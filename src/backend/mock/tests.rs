@@ -73,6 +73,7 @@ pub(super) fn recipe(index: u64, prompt: u32, output: u32) -> Recipe {
         phase: Phase::Measured,
         arrival: None,
         after: None,
+        session: None,
         think: 0,
         // Two groups share a prefix of two blocks and a half.
         prompt: PromptRecipe::Synthetic {

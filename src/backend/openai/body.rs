@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::prompt::Prompts;
 use crate::backend::Render;
 use crate::backend::config::{Endpoint, Flavor, LengthField};
-use crate::plan::{Recipe, Sampling};
+use crate::plan::{PromptRecipe, Recipe, Sampling};
 use crate::record::Phase;
 
 /// What every request of a cell says beside its prompt and its length.
@@ -59,8 +59,7 @@ impl Form {
                 fields.insert("prompt".into(), prompts.completion(recipe));
             }
             Endpoint::Chat => {
-                let message = json!({ "role": "user", "content": prompts.text(recipe) });
-                fields.insert("messages".into(), Value::Array(vec![message]));
+                fields.insert("messages".into(), prompts.messages(recipe).into());
             }
         }
         self.lengths(recipe, &mut fields);
@@ -69,7 +68,11 @@ impl Form {
             fields.insert("cache_salt".into(), salt.clone().into());
         }
         fields.insert("stream".into(), self.sampling.stream.into());
-        let layers = [Some(&self.sampling.extra), Some(&self.extra), recipe.body.as_deref()];
+        let own = match &recipe.prompt {
+            PromptRecipe::Chat { body: Some(body), .. } => Some(&**body),
+            _ => None,
+        };
+        let layers = [Some(&self.sampling.extra), Some(&self.extra), own, recipe.body.as_deref()];
         for (key, value) in layers.into_iter().flatten().flatten() {
             fields.insert(key.clone(), value.clone());
         }

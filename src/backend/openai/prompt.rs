@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::vocabulary::Vocabulary;
-use crate::plan::{PromptRecipe, Recipe, join, parts};
+use crate::plan::{PromptRecipe, Recipe, chat_text, join, parts, wire_messages};
 use crate::sample::key;
 use crate::tokenizer::Tokenizer;
 
@@ -45,7 +45,9 @@ impl Prompts {
     /// The prompt of a completion: ids where it is generated and there are ids to choose from, else its text.
     pub(super) fn completion(&self, recipe: &Recipe) -> Value {
         match (&recipe.prompt, &self.ids) {
-            (PromptRecipe::Text { .. }, _) | (_, None) => self.text(recipe).into(),
+            (PromptRecipe::Text { .. } | PromptRecipe::Chat { .. }, _) | (_, None) => {
+                self.text(recipe).into()
+            }
             (_, Some(vocabulary)) => {
                 let mut ids: Vec<u32> = Vec::with_capacity(recipe.prompt.tokens() as usize);
                 for (tokens, seed) in self.parts(recipe) {
@@ -60,7 +62,30 @@ impl Prompts {
     pub(super) fn text(&self, recipe: &Recipe) -> String {
         match &recipe.prompt {
             PromptRecipe::Text { text, .. } => text.to_string(),
+            PromptRecipe::Chat { messages, .. } => chat_text(messages, &mut self.words()),
             _ => join(self.parts(recipe), |tokens, seed| self.words.text_of(tokens, seed)),
+        }
+    }
+
+    /// The prompt as messages.
+    pub(super) fn messages(&self, recipe: &Recipe) -> Vec<Value> {
+        match &recipe.prompt {
+            PromptRecipe::Chat { messages, .. } => wire_messages(messages, &mut self.words()),
+            _ => vec![json!({ "role": "user", "content": self.text(recipe) })],
+        }
+    }
+
+    /// Makes the generated texts of a conversation, the head of the first one this run's own if it has to be.
+    fn words(&self) -> impl FnMut(u32, u64) -> String {
+        let mut nonce = self.nonce;
+        move |tokens, seed| match nonce.take() {
+            Some(nonce) => {
+                let own = NONCE_TOKENS.min(tokens);
+                let parts = [(own, key(&[nonce, seed])), (tokens - own, seed)];
+                let parts = parts.into_iter().filter(|(tokens, _)| *tokens > 0);
+                join(parts, |tokens, seed| self.words.text_of(tokens, seed))
+            }
+            None => self.words.text_of(tokens, seed),
         }
     }
 
@@ -88,7 +113,7 @@ impl std::fmt::Debug for Prompts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::Prefix;
+    use crate::plan::{Content, Message, Prefix, Role};
     use crate::record::Phase;
     use crate::tokenizer::Mock;
 
@@ -98,6 +123,7 @@ mod tests {
             phase: Phase::Measured,
             arrival: None,
             after: None,
+            session: None,
             think: 0,
             prompt,
             output_tokens: 1,
@@ -133,6 +159,32 @@ mod tests {
         assert_ne!(words(&texts[0], 0..16), words(&texts[2], 0..16));
         assert_eq!(words(&texts[0], 16..100), words(&texts[2], 16..100));
         assert_ne!(words(&texts[0], 0..16), words(&texts[3], 0..16));
+    }
+
+    #[test]
+    fn a_conversation_goes_as_messages_with_the_answers_that_came() {
+        let message = |role, content| Message { role, content };
+        let chat = |answer: Option<&str>| {
+            let answer = Content::Answer { tokens: 30, seed: 4, text: answer.map(Into::into) };
+            let messages = [
+                message(Role::System, Content::Synthetic { tokens: 20, seed: 3 }),
+                message(Role::User, Content::text("what now", &Mock)),
+                message(Role::Assistant, answer),
+                message(Role::User, Content::Synthetic { tokens: 5, seed: 6 }),
+            ];
+            recipe(1, PromptRecipe::chat(messages.as_slice().into(), None))
+        };
+        let (told, untold) = (chat(Some("go home")), chat(None));
+        let sent = prompts(Some(7)).messages(&told);
+        let roles: Vec<&str> = sent.iter().map(|message| message["role"].as_str().unwrap()).collect();
+        assert_eq!(roles, ["system", "user", "assistant", "user"]);
+        assert_eq!((&sent[1]["content"], &sent[2]["content"]), (&json!("what now"), &json!("go home")));
+        let plain = prompts(None).messages(&untold);
+        assert_ne!(sent[0], plain[0], "the first block is this run's own");
+        assert_eq!(sent[3], plain[3]);
+        for (message, tokens) in plain.iter().zip([20, 2, 30, 5]) {
+            assert_eq!(Mock.count(message["content"].as_str().unwrap()), tokens);
+        }
     }
 
     #[test]

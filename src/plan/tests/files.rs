@@ -134,7 +134,7 @@ fn damage_is_told_with_its_line() {
     line 2: the header has no workload `load`
     line 1: is no line of a plan: unknown field `extra`, expected one of `schema_version`, `seed`, `tokenizer`, `schedule_digest`, `content_digest`, `scenario`, `workloads`
     line 2: the header has no workload `lead`
-    line 2: is no line of a plan: unknown field `extra`, expected one of `index`, `phase`, `arrival`, `after`, `think`, `prompt`, `output_tokens`, `forced`, `cancel_after`, `seed`, `body`, `failed` at column 222
+    line 2: is no line of a plan: unknown field `extra`, expected one of `index`, `phase`, `arrival`, `after`, `session`, `think`, `prompt`, `output_tokens`, `forced`, `cancel_after`, `seed`, `body`, `failed` at column 222
     line 2: is no line of a plan: unknown field `extra`, expected `tokens` or `prefix` at column 147
     line 4: index 0 stands where 2 is next
     line 5: index 2 stands where 1 is next
@@ -147,8 +147,8 @@ fn damage_is_told_with_its_line() {
     line 5: the text has 2 tokens by `mock`, not 3
     line 5: 2 block ids for 33 tokens in blocks of 16
     line 5: the prefix has 4 tokens, the prompt only 3
-    line 5: a recipe with `after` is measured and has no `arrival`
-    line 3: a recipe with `after` is measured and has no `arrival`
+    line 5: a recipe with `after` has no `arrival`
+    line 3: a recipe with `after` has no `arrival`
     line 8: repeat 2 stands where repeat 1 is next
     "#);
 }

@@ -9,12 +9,12 @@ use super::baselines::{self, Problem};
 use super::folder::is_inside;
 use super::shipped::{SHIPPED, Shipped};
 use crate::backend::candle::Source;
-use crate::backend::config::{Backend, Clock};
+use crate::backend::config::{Backend, Clock, Endpoint};
 use crate::backend::mock;
 use crate::gate::{Checked, Finding, Planned, PlannedBackend, PlannedWorkload, Site, check};
 use crate::nearest::nearest;
 use crate::plan::config::{Load, Requests};
-use crate::plan::{Plan, PlanError, plan, table};
+use crate::plan::{Plan, PlanError, PromptRecipe, plan, table};
 use crate::report::{Baseline, STANDARD, Template, find};
 use crate::scenario::{Diagnostic, Failed, Format, Loaded, Options, Scenario, load, load_text, read_file};
 use crate::tokenizer::{Mock, Tokenizer};
@@ -205,7 +205,8 @@ pub fn complete(mut loaded: Loaded, changes: &Changes) -> Result<Prepared, Rejec
         let diagnostics = errors.iter().map(|error| located(&mut loaded, error)).collect();
         Rejected::at(&loaded, diagnostics)
     })?;
-    let long = too_long(&plan, &backends).into_iter().map(|(workload, message)| {
+    let unfit = too_long(&plan, &backends).into_iter().chain(not_for(&plan, &backends));
+    let long = unfit.map(|(workload, message)| {
         let pointer = format!("/workloads/{}/prompt", escape(&workload));
         Diagnostic::error(loaded.span_of(&pointer), message)
     });
@@ -402,6 +403,47 @@ fn too_long(plan: &Plan, backends: &[Chosen]) -> Vec<(String, String)> {
                         chosen.model()
                     ),
                 ));
+            }
+        }
+    }
+    found
+}
+
+/// Workloads with prompts that a backend can not take as they are, and what to say about each.
+fn not_for(plan: &Plan, backends: &[Chosen]) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for chosen in backends {
+        let takes_parts = match chosen.config.server() {
+            Some((server, _)) => server.endpoint == Some(Endpoint::Chat),
+            None if matches!(chosen.config, Backend::Mock(_)) => continue,
+            None => false,
+        };
+        let is_server = chosen.config.server().is_some();
+        for workload in &plan.workloads {
+            let mut prompts = workload.stream(0).map(|recipe| recipe.prompt).take(if workload.is_endless() {
+                1000
+            } else {
+                1_000_000
+            });
+            let unfit = |prompt: &PromptRecipe| match prompt {
+                PromptRecipe::Chat { .. } if !is_server => true,
+                PromptRecipe::Chat { messages, .. } if !takes_parts => {
+                    messages.iter().any(|message| message.content.is_given())
+                }
+                _ => false,
+            };
+            if prompts.any(|prompt| unfit(&prompt)) {
+                let name = &chosen.name;
+                let message = if is_server {
+                    format!(
+                        "some messages have parts, images or tool calls, which only the chat API takes; write `endpoint: chat` at backend `{name}`"
+                    )
+                } else {
+                    format!(
+                        "backend `{name}` computes prompts of text; it knows no chat template to play conversations with"
+                    )
+                };
+                found.push((workload.name.clone(), message));
             }
         }
     }

@@ -68,7 +68,7 @@ pub enum Content {
         #[serde(skip)]
         ids: Arc<[u32]>,
     },
-    /// Generated, block by block, as in [`PromptRecipe::Blocks`].
+    /// Generated, block by block, as in [`super::PromptRecipe::Blocks`].
     Blocks {
         /// Its tokens; the last block may be partial.
         tokens: u32,
@@ -100,6 +100,11 @@ pub enum Content {
 }
 
 impl Content {
+    /// Whether it is a whole message of a file, which may hold more than text.
+    pub fn is_given(&self) -> bool {
+        matches!(self, Self::Given { .. })
+    }
+
     /// A given text.
     pub fn text(text: &str, tokenizer: &dyn Tokenizer) -> Self {
         let ids: Arc<[u32]> = tokenizer.encode(text).into();

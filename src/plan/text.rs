@@ -8,7 +8,7 @@ use crate::tokenizer::Tokenizer;
 /// of both. Equal shared prefixes and equal leading blocks give equal leading text.
 ///
 /// A text that the scenario gives is returned as it stands. Of a chat it is the messages' texts, one behind the other:
-/// what a server without a chat endpoint is sent. See [`messages`](super::messages) for the others.
+/// what a server without a chat endpoint is sent. See [`wire_messages`](super::wire_messages) for the others.
 pub fn text(recipe: &Recipe, tokenizer: &dyn Tokenizer) -> String {
     let mut text_of = |tokens, seed| tokenizer.text_of(tokens, seed);
     match &recipe.prompt {

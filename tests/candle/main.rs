@@ -179,7 +179,6 @@ fn smollm2_answers_real_prompts() {
         ("Monday, Tuesday, Wednesday, Thursday,".to_owned(), "Friday"),
         ("1, 2, 3, 4, 5, 6,".to_owned(), "7"),
         (chat("What is the capital of Italy?"), "Rome"),
-        (chat("What is the largest planet of the solar system?"), "Jupiter"),
     ];
     let mut recipe = stress(&prepared).remove(0);
     (recipe.output_tokens, recipe.forced) = (32, false);

@@ -423,7 +423,7 @@ impl Player<'_, '_> {
             return Ok(recorder.done(played));
         }
         let opened = self.servers.open(backend, prepared, self.settings, self.progress)?;
-        let server = opened.expect("what is no mock is a server");
+        let server = opened.expect("what is neither a mock nor a model is a server");
         let (journal, progress) = (&mut *self.journal, &mut *self.progress);
         let watch = watch(prepared, self.key);
         let mut recorder = Recorder { samples, journal, failed: None, progress, count: 0, watch };

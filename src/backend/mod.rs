@@ -113,6 +113,9 @@ pub trait Live {
     /// What makes the bytes of requests ahead of the time at which they are sent.
     fn renderer(&self) -> Arc<dyn Render>;
 
+    /// The system's numbers of the threads that send and stamp; none where the system does not number them.
+    fn threads(&self) -> Vec<u32>;
+
     /// T0 of the cell is `t0`.
     fn start(&mut self, t0: Instant);
 
@@ -133,6 +136,14 @@ pub trait Live {
 
     /// The cell is over, and nothing is in flight: what the server says of itself.
     fn finish(&mut self) -> EngineStats;
+}
+
+/// The system's number of the calling thread; `None` where threads have none that the system's account of them knows.
+pub fn own_thread() -> Option<u32> {
+    #[cfg(target_os = "linux")]
+    return u32::try_from(rustix::thread::gettid().as_raw_nonzero().get()).ok();
+    #[cfg(not(target_os = "linux"))]
+    None
 }
 
 /// Makes the bytes of requests. Threads share it.

@@ -16,9 +16,9 @@ use crate::measure::{
 use crate::plan::config::Load;
 use crate::plan::{WorkloadPlan, table};
 use crate::report::{
-    BackendReport, CellReport, Environment, FaultEntry, RunReport, RunVerdict, Segment, Series,
+    BackendReport, CellReport, Environment, FaultEntry, RunReport, RunVerdict, Segment, Series, TokenLog,
 };
-use crate::run::Played;
+use crate::run::{Played, ProcessorUse};
 use crate::units::ms;
 
 /// The records of one cell, for the request log.
@@ -30,8 +30,14 @@ pub struct CellRecords {
     pub backend: String,
     /// Which repeat.
     pub repeat: u32,
+    /// When measuring started: Unix seconds, or seconds since the run's start on the virtual clock.
+    pub start_time: f64,
+    /// When it ended.
+    pub end_time: f64,
     /// Its requests.
     pub samples: Samples,
+    /// When their tokens came, as a part of the token log; empty where nobody asked for it.
+    pub tokens: Vec<u8>,
 }
 
 /// One workload on one backend with all its repeats.
@@ -103,8 +109,10 @@ pub fn assemble(
     }
     report.conclude(verdict_of(outcome.code), outcome.code);
     drop(groups);
+    let client = campaign.cells.iter().filter_map(|cell| cell.played.processor).reduce(ProcessorUse::worst);
     let records = records_of(prepared, campaign.cells);
     report.environment = Environment {
+        client,
         host: Some(host()),
         own: campaign.resources.map_or_else(own_memory, crate::measure::Resources::stop),
         started_at: Some(rfc3339(campaign.started)),
@@ -206,9 +214,9 @@ fn pooled<'a>(
     let chosen = &prepared.backends[backend];
     let mut samples = Samples::new(plan.load.basis());
     for cell in &cells {
-        samples.merge(&cell.samples);
+        samples.merge(&cell.taken.samples);
     }
-    let played: Vec<&Samples> = cells.iter().map(|cell| &cell.samples).collect();
+    let played: Vec<&Samples> = cells.iter().map(|cell| &cell.taken.samples).collect();
     let setting = Setting {
         clock: chosen.clock(),
         repeats: &played,
@@ -217,6 +225,7 @@ fn pooled<'a>(
             .workloads
             .get(&plan.name)
             .is_some_and(|workload| matches!(workload.load, Load::Closed(_) | Load::Open(_))),
+        processor: cells.iter().filter_map(|cell| cell.played.processor).reduce(ProcessorUse::worst),
         faulted: &cells
             .iter()
             .enumerate()
@@ -227,7 +236,8 @@ fn pooled<'a>(
     };
     let validity = validity(&setting, &samples, &prepared.scenario.validity);
     let metrics = cell_metrics(campaign, plan, backend, &cells, &samples, &validity);
-    let single = |cell: &&Cell| cell_metrics(campaign, plan, backend, &[*cell], &cell.samples, &validity);
+    let single =
+        |cell: &&Cell| cell_metrics(campaign, plan, backend, &[*cell], &cell.taken.samples, &validity);
     let repeats = if cells.len() > 1 { cells.iter().map(single).collect() } else { Vec::new() };
     Group { workload, backend, plan, chosen, cells, samples, validity, metrics, repeats }
 }
@@ -290,7 +300,7 @@ fn cell_report(campaign: &Campaign<'_>, group: &Group<'_>, load: &str) -> CellRe
         errors: errors(&group.samples),
         checks: check_reports(&group.samples, &checks_of(plan)),
         curves: curves(&group.samples),
-        timeline: first.map(|cell| timeline(&cell.samples)).unwrap_or_default(),
+        timeline: first.map(|cell| timeline(&cell.taken.samples)).unwrap_or_default(),
         batch_size: first.and_then(|cell| cell.played.stats.batch.as_ref()).map(|batch| Series {
             step_ms: ms(batch.width),
             values: batch.series.iter().map(|mean| rounded(*mean)).collect(),
@@ -314,7 +324,10 @@ fn records_of(prepared: &Prepared, cells: Vec<Cell>) -> Vec<CellRecords> {
         workload: prepared.plan.workloads[cell.key.workload as usize].name.clone(),
         backend: prepared.backends[cell.key.backend as usize].name.clone(),
         repeat: cell.key.repeat,
-        samples: cell.samples,
+        start_time: cell.start_time,
+        end_time: cell.end_time,
+        samples: cell.taken.samples,
+        tokens: cell.taken.tokens.map(TokenLog::finish).unwrap_or_default(),
     });
     named.collect()
 }

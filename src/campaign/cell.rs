@@ -5,11 +5,14 @@ use std::fmt;
 use indexmap::IndexMap;
 use rustc_hash::FxHashMap;
 
+use super::prepare::Prepared;
 use crate::backend::EngineStats;
 use crate::gate::Fired;
 use crate::measure::Samples;
 use crate::metric::METRICS;
 use crate::record::{GapRun, Outcome, Phase, Record};
+use crate::report::TokenLog;
+use crate::report::config::Records;
 use crate::run::{CellKey, Played};
 use crate::units::Ns;
 
@@ -19,7 +22,7 @@ pub struct Cell {
     /// Which cell.
     pub key: CellKey,
     /// Its requests.
-    pub samples: Samples,
+    pub taken: Taken,
     /// How playing it went.
     pub played: Played,
     /// When measuring started: Unix seconds on the real clock, seconds since the run's start on the virtual one.
@@ -28,6 +31,34 @@ pub struct Cell {
     pub end_time: f64,
     /// The rule that stopped it, if one did.
     pub fired: Option<Fired>,
+}
+
+/// The requests of a cell, as they are taken.
+#[derive(Debug)]
+pub struct Taken {
+    /// What metrics are made of.
+    pub samples: Samples,
+    /// When their tokens came, where somebody asked for it.
+    pub tokens: Option<TokenLog>,
+}
+
+impl Taken {
+    /// None yet.
+    pub fn new(prepared: &Prepared, key: CellKey) -> Self {
+        let plan = &prepared.plan.workloads[key.workload as usize];
+        let backend = &prepared.backends[key.backend as usize].name;
+        let log = || TokenLog::new(&plan.name, backend, key.repeat);
+        let tokens = (prepared.scenario.records == Records::Tokens).then(log);
+        Self { samples: Samples::new(plan.load.basis()), tokens }
+    }
+
+    /// Takes one record and its gaps.
+    pub fn push(&mut self, record: &Record, gaps: &[GapRun]) {
+        if let Some(tokens) = &mut self.tokens {
+            tokens.push(record, gaps);
+        }
+        self.samples.push(record.clone(), gaps);
+    }
 }
 
 /// What is about to be played, for whoever shows progress.

@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use tracing::{debug, info};
 
-use super::cell::{Cell, CellStart, Progress, earlier_time, final_records, joined, standing_records};
+use super::cell::{Cell, CellStart, Progress, Taken, earlier_time, final_records, joined, standing_records};
 use super::folder::{Earlier, Folder, FolderError};
 use super::prepare::{Chosen, Prepared};
 use super::servers::Servers;
@@ -17,7 +17,7 @@ use crate::backend::config::{Backend, Clock};
 use crate::backend::mock;
 use crate::backend::openai::Identity;
 use crate::gate::{Fired, Watch, Watched, exit};
-use crate::measure::{Resources, Samples};
+use crate::measure::Resources;
 use crate::plan::WorkloadPlan;
 use crate::record::{GapRun, Record};
 use crate::report::RunReport;
@@ -277,7 +277,8 @@ fn play_all(
         let done = earlier.cells.remove(&key).unwrap_or_default();
         let next = keys.get(at + 1);
         if let (Some(played), Some(start_time)) = (&done.played, done.start_time) {
-            campaign.cells.push(restored(key, plan, &done, played.clone(), start_time));
+            let taken = Taken::new(prepared, key);
+            campaign.cells.push(restored(key, taken, &done, played.clone(), start_time));
             continue;
         }
         let virtual_start = campaign.cells.iter().map(|cell| cell.end_time).fold(0.0, f64::max);
@@ -333,17 +334,16 @@ fn of(prepared: &Prepared, key: CellKey) -> (&WorkloadPlan, &Chosen) {
 /// A cell that an earlier segment finished.
 fn restored(
     key: CellKey,
-    plan: &WorkloadPlan,
+    mut taken: Taken,
     done: &journal::CellEntries,
     played: Played,
     start_time: f64,
 ) -> Cell {
-    let mut samples = Samples::new(plan.load.basis());
     for (record, gaps) in standing_records(&done.records) {
-        samples.push(record.clone(), gaps);
+        taken.push(record, gaps);
     }
     let end_time = start_time + seconds(played.measure_end.saturating_sub(played.measure_start));
-    Cell { key, samples, played, start_time, end_time, fired: None }
+    Cell { key, taken, played, start_time, end_time, fired: None }
 }
 
 /// One cell about to be played.
@@ -368,15 +368,15 @@ impl Player<'_, '_> {
         if let Some(journal) = self.journal.as_mut() {
             journal.write(&Entry::Cell { key: self.key, start_time: t0 })?;
         }
-        let mut samples = Samples::new(self.plan.load.basis());
+        let mut taken = Taken::new(self.campaign.prepared, self.key);
         let mut resume = Resume::default();
         for (record, gaps) in final_records(&done.records) {
             resume.finished.insert((record.phase, record.index));
-            samples.push(record.clone(), gaps);
+            taken.push(record, gaps);
         }
-        let earlier = done.start_time.map(|_| earlier_time(&samples));
+        let earlier = done.start_time.map(|_| earlier_time(&taken.samples));
         resume.elapsed = earlier.unwrap_or(0);
-        let Recorded { played, samples, failed, count, fired } = self.record(samples, &resume)?;
+        let Recorded { played, taken, failed, count, fired } = self.record(taken, &resume)?;
         let length = seconds(played.measure_end.saturating_sub(played.measure_start));
         self.progress.finished(&start, length);
         if let Some(segment) = self.campaign.segments.last_mut() {
@@ -392,7 +392,7 @@ impl Player<'_, '_> {
         }
         let start_time = done.start_time.unwrap_or(t0);
         let end_time = if clock == Clock::Virtual { t0 + length } else { unix(SystemTime::now()) };
-        let cell = Cell { key: self.key, samples, played, start_time, end_time, fired };
+        let cell = Cell { key: self.key, taken, played, start_time, end_time, fired };
         match failed {
             Some(error) => {
                 self.campaign.cells.push(cell);
@@ -403,21 +403,21 @@ impl Player<'_, '_> {
     }
 
     /// Plays what is left of the cell and takes its records.
-    fn record(&mut self, samples: Samples, resume: &Resume) -> Result<Recorded, CampaignError> {
+    fn record(&mut self, taken: Taken, resume: &Resume) -> Result<Recorded, CampaignError> {
         let prepared = self.campaign.prepared;
         let (plan, stop) = (self.plan, self.settings.stop);
         let recipes = plan.stream(self.key.repeat);
         let backend = self.key.backend as usize;
         if matches!(self.chosen.config, Backend::Mock(_)) {
             let (journal, progress) = (&mut *self.journal, &mut *self.progress);
-            return play_mock(prepared, self.key, stop, journal, progress, samples, resume);
+            return play_mock(prepared, self.key, stop, journal, progress, taken, resume);
         }
         if let Some(engine) = self.engine() {
             let mut engine = engine
                 .map_err(|message| CampaignError::Backend { backend: self.chosen.name.clone(), message })?;
             let (journal, progress) = (&mut *self.journal, &mut *self.progress);
             let watch = watch(prepared, self.key);
-            let mut recorder = Recorder { samples, journal, failed: None, progress, count: 0, watch };
+            let mut recorder = Recorder { taken, journal, failed: None, progress, count: 0, watch };
             let played =
                 play(plan, recipes, engine.as_mut(), self.chosen.clock(), stop, &mut recorder, resume)?;
             return Ok(recorder.done(played));
@@ -426,7 +426,7 @@ impl Player<'_, '_> {
         let server = opened.expect("what is neither a mock nor a model is a server");
         let (journal, progress) = (&mut *self.journal, &mut *self.progress);
         let watch = watch(prepared, self.key);
-        let mut recorder = Recorder { samples, journal, failed: None, progress, count: 0, watch };
+        let mut recorder = Recorder { taken, journal, failed: None, progress, count: 0, watch };
         let played = play_live(plan, recipes, server, stop, &mut recorder, resume)?;
         Ok(recorder.done(played))
     }
@@ -448,7 +448,7 @@ pub(super) fn play_mock(
     stop: &Stop,
     journal: &mut Option<Journal>,
     progress: &mut dyn Progress,
-    samples: Samples,
+    taken: Taken,
     resume: &Resume,
 ) -> Result<Recorded, CampaignError> {
     let (plan, chosen) = of(prepared, key);
@@ -460,7 +460,7 @@ pub(super) fn play_mock(
             CampaignError::Backend { backend: chosen.name.clone(), message: error.to_string() }
         })?;
     let watch = watch(prepared, key);
-    let mut recorder = Recorder { samples, journal, failed: None, progress, count: 0, watch };
+    let mut recorder = Recorder { taken, journal, failed: None, progress, count: 0, watch };
     let recipes = plan.stream(key.repeat);
     let played = play(plan, recipes, engine.as_mut(), chosen.clock(), stop, &mut recorder, resume)?;
     Ok(recorder.done(played))
@@ -496,7 +496,7 @@ pub(super) fn cell_start(prepared: &Prepared, key: CellKey) -> CellStart<'_> {
 /// What playing a cell left.
 pub(super) struct Recorded {
     pub(super) played: Played,
-    pub(super) samples: Samples,
+    pub(super) taken: Taken,
     failed: Option<JournalError>,
     pub(super) count: u64,
     pub(super) fired: Option<Fired>,
@@ -504,7 +504,7 @@ pub(super) struct Recorded {
 
 /// Takes the records of a cell: into its samples, the journal and the progress.
 struct Recorder<'a> {
-    samples: Samples,
+    taken: Taken,
     journal: &'a mut Option<Journal>,
     failed: Option<JournalError>,
     progress: &'a mut dyn Progress,
@@ -514,14 +514,14 @@ struct Recorder<'a> {
 
 impl Recorder<'_> {
     fn done(self, played: Played) -> Recorded {
-        let Self { samples, failed, count, watch, .. } = self;
-        Recorded { played, samples, failed, count, fired: watch.fired().cloned() }
+        let Self { taken, failed, count, watch, .. } = self;
+        Recorded { played, taken, failed, count, fired: watch.fired().cloned() }
     }
 }
 
 impl Observer for Recorder<'_> {
     fn on_record(&mut self, record: &Record, gaps: &[GapRun]) -> Flow {
-        self.samples.push(record.clone(), gaps);
+        self.taken.push(record, gaps);
         self.progress.recorded();
         self.count += 1;
         match self.journal.as_mut().map(|journal| journal.record(record, gaps)) {
@@ -535,11 +535,11 @@ impl Observer for Recorder<'_> {
     }
 
     fn pools_gaps(&self) -> bool {
-        // The journal keeps each request's own.
-        self.journal.is_none()
+        // The journal and the token log keep each request's own.
+        self.journal.is_none() && self.taken.tokens.is_none()
     }
 
     fn on_step(&mut self, gap: Ns, requests: u32) {
-        self.samples.push_gaps(gap, u64::from(requests));
+        self.taken.samples.push_gaps(gap, u64::from(requests));
     }
 }

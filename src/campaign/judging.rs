@@ -74,7 +74,7 @@ fn evidence<'a>(prepared: &'a Prepared, groups: &[&'a Group<'_>]) -> Measured<'a
             .iter()
             .zip(&group.repeats)
             .map(|(cell, metrics)| Part {
-                samples: &cell.samples,
+                samples: &cell.taken.samples,
                 metrics,
                 tags: &group.plan.tags,
                 slo: slo(group),

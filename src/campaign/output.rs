@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use super::assemble::CellRecords;
 use super::conduct::CampaignError;
 use super::folder::{Folder, RUN_FILE};
-use super::prepare::Prepared;
+use super::prepare::{Content, Prepared};
 use crate::gate::{Facts, Judgement, outcome};
 use crate::record::Record;
+use crate::report::config::{Export, Records};
 use crate::report::{
-    OutputFile, RequestLog, RunReport, benchmark_summary, metrics_files, render, requests_jsonl, run_json,
-    slug, sweep_csv,
+    Interval, OutputFile, RequestLog, RunReport, TOKENS_FILE, benchmark_summary, hlog, metrics_files, render,
+    requests_jsonl, run_json, slug, sweep_csv,
 };
 
 /// At most so many requests are written out one by one.
@@ -36,12 +37,18 @@ pub fn write(
         keep(folder.write(&name, &bytes).map_err(Into::into));
         written.push(name);
     }
-    for (name, template) in &prepared.reports {
-        let text = render(report, template).map_err(CampaignError::from);
-        keep(text.and_then(|text| folder.write(name, text.as_bytes()).map_err(Into::into)));
+    for (name, content) in &prepared.reports {
+        let bytes = match content {
+            Content::Template(template) => {
+                render(report, template).map(String::into_bytes).map_err(CampaignError::from)
+            }
+            Content::Export(Export::Hlog) => Ok(hlog(&intervals(cells))),
+        };
+        keep(bytes.and_then(|bytes| folder.write(name, &bytes).map_err(Into::into)));
         written.push(name.clone());
     }
-    for file in sweep_csv(&report.sweeps).into_iter().chain([request_log(prepared, cells)]) {
+    let logs = sweep_csv(&report.sweeps).into_iter().chain([request_log(prepared, cells)]);
+    for file in logs.chain(token_log(prepared, cells)) {
         let name = PathBuf::from(&file.name);
         keep(folder.write(&name, &file.bytes).map_err(Into::into));
         written.push(name);
@@ -75,6 +82,20 @@ fn contract_files(prepared: &Prepared, report: &RunReport) -> Vec<(PathBuf, Vec<
         all.extend(files(&part, Path::new(&slug(&chosen.name))));
     }
     all
+}
+
+fn intervals(cells: &[CellRecords]) -> Vec<Interval<'_>> {
+    fn interval(cell: &CellRecords) -> Interval<'_> {
+        let CellRecords { workload, backend, start_time, end_time, samples, .. } = cell;
+        Interval { workload, backend, start_time: *start_time, end_time: *end_time, samples }
+    }
+    cells.iter().map(interval).collect()
+}
+
+/// The token times of all cells, where they were asked for.
+fn token_log(prepared: &Prepared, cells: &[CellRecords]) -> Option<OutputFile> {
+    let bytes = cells.iter().flat_map(|cell| cell.tokens.iter().copied()).collect();
+    (prepared.scenario.records == Records::Tokens).then(|| OutputFile { name: TOKENS_FILE.into(), bytes })
 }
 
 fn request_log(prepared: &Prepared, cells: &[CellRecords]) -> OutputFile {

@@ -15,6 +15,7 @@ use crate::gate::{Checked, Finding, Planned, PlannedBackend, PlannedWorkload, Si
 use crate::nearest::nearest;
 use crate::plan::config::{Load, Requests};
 use crate::plan::{Plan, PlanError, PromptRecipe, plan, table};
+use crate::report::config::Export;
 use crate::report::{Baseline, STANDARD, Template, find};
 use crate::scenario::{Diagnostic, Failed, Format, Loaded, Options, Scenario, load, load_text, read_file};
 use crate::tokenizer::{Mock, Tokenizer};
@@ -73,8 +74,17 @@ impl Chosen {
     }
 }
 
-/// Reports to write: the file in the results folder, and its template.
-pub type Reports = Vec<(PathBuf, Template)>;
+/// Reports to write: the file in the results folder, and what it is made of.
+pub type Reports = Vec<(PathBuf, Content)>;
+
+/// What a report is made of.
+#[derive(Debug)]
+pub enum Content {
+    /// A template over the run.
+    Template(Template),
+    /// A format of another tool.
+    Export(Export),
+}
 
 /// Everything a run needs.
 #[derive(Debug)]
@@ -290,7 +300,7 @@ fn reports(scenario: &Scenario, dir: &Path) -> Result<Reports, Vec<(usize, Strin
     let mut errors = Vec::new();
     for (out, template) in STANDARD {
         match find(template, dir).and_then(|template| template.check().map(|()| template)) {
-            Ok(template) => found.push((out.into(), template)),
+            Ok(template) => found.push((out.into(), Content::Template(template))),
             Err(error) => errors.push((0, error.to_string())),
         }
     }
@@ -302,8 +312,19 @@ fn reports(scenario: &Scenario, dir: &Path) -> Result<Reports, Vec<(usize, Strin
                 format!("`{out}` is not inside the results folder; name a relative path without `..`"),
             ));
         }
-        match find(&report.template, dir).and_then(|template| template.check().map(|()| template)) {
-            Ok(template) => found.push((report.out.clone(), template)),
+        let template = match (&report.template, report.export) {
+            (Some(template), None) => template,
+            (None, Some(export)) => {
+                found.push((report.out.clone(), Content::Export(export)));
+                continue;
+            }
+            _ => {
+                errors.push((index, "a report needs one of `template` and `export`".into()));
+                continue;
+            }
+        };
+        match find(template, dir).and_then(|template| template.check().map(|()| template)) {
+            Ok(template) => found.push((report.out.clone(), Content::Template(template))),
             Err(error) => errors.push((index, error.to_string())),
         }
     }

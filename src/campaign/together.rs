@@ -6,11 +6,10 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-use super::cell::{Cell, CellStart, Progress};
+use super::cell::{Cell, CellStart, Progress, Taken};
 use super::conduct::{Campaign, CampaignError, Recorded, Settings, cell_start, play_mock};
 use super::prepare::Prepared;
 use crate::backend::config::Clock;
-use crate::measure::Samples;
 use crate::run::{CellKey, Ending, Resume, Stop};
 use crate::units::seconds;
 
@@ -54,7 +53,7 @@ impl Shared<'_> {
         while self.stop.requested().is_none() {
             let at = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(key) = self.keys.get(at).copied() else { return };
-            let samples = Samples::new(self.prepared.plan.workloads[key.workload as usize].load.basis());
+            let taken = Taken::new(self.prepared, key);
             let mut progress = Counted(&self.counts[at]);
             let recorded = play_mock(
                 self.prepared,
@@ -62,7 +61,7 @@ impl Shared<'_> {
                 &self.stop,
                 &mut None,
                 &mut progress,
-                samples,
+                taken,
                 &Resume::default(),
             );
             if results.send((at, recorded)).is_err() {
@@ -167,14 +166,14 @@ impl InOrder<'_, '_> {
     fn take(&mut self, recorded: Recorded) -> bool {
         self.show();
         let key = self.shared.keys[self.at];
-        let Recorded { played, samples, count, fired, .. } = recorded;
+        let Recorded { played, taken, count, fired, .. } = recorded;
         let length = seconds(played.measure_end.saturating_sub(played.measure_start));
         self.progress.finished(&cell_start(self.shared.prepared, key), length);
         self.interrupted |= matches!(played.ending, Ending::Interrupted(_));
         let cells = &mut self.campaign.cells;
         let start_time = cells.iter().map(|cell| cell.end_time).fold(0.0, f64::max);
         let is_fired = fired.is_some();
-        cells.push(Cell { key, samples, played, start_time, end_time: start_time + length, fired });
+        cells.push(Cell { key, taken, played, start_time, end_time: start_time + length, fired });
         if let Some(segment) = self.campaign.segments.last_mut() {
             segment.requests += count;
         }

@@ -290,6 +290,14 @@ pub struct ValidityRules {
     /// The client sent requests late: p99 of sent − due (without `cap_wait` and opening a connection) over 1 ms or 5 % of the median TTFT, whichever is more.
     /// With fewer than 100 requests it only warns. Never on the virtual clock. Default `fail`.
     pub lag: Threat,
+    /// The threads that send and stamp had no processor to spare: the busiest ran for over 90 % of the time, or when one had
+    /// something to do it waited for a processor on average for over 1 ms or 5 % of the median TTFT, whichever is more. The
+    /// threads that compute a model here are not among them. With fewer than 100 requests it only warns. On Linux, never on
+    /// the virtual clock. Default `fail`.
+    pub busy: Threat,
+    /// The host of this virtual machine gave over 5 % of its processor time to others. On Linux, never on the virtual clock.
+    /// Default `warn`.
+    pub steal: Threat,
     /// When the last request of an open load was due, fewer than 95 % of all that were due had been sent: the load was not
     /// the one that was planned. What waited under `max_in_flight`, and what was never to be sent, is not missing. Looked at
     /// from 100 requests on. Never on the virtual clock. Default `fail`.
@@ -309,6 +317,8 @@ impl Default for ValidityRules {
     fn default() -> Self {
         Self {
             lag: Threat::Fail,
+            busy: Threat::Fail,
+            steal: Threat::Warn,
             rate: Threat::Fail,
             steady_state: Threat::Warn,
             length: Threat::Fail,

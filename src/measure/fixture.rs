@@ -90,7 +90,14 @@ pub(crate) fn stress() -> (Samples, Played) {
 }
 
 pub(crate) fn played(start: Ns, end: Ns, max_in_flight: u32, stats: EngineStats) -> Played {
-    Played { measure_start: start, measure_end: end, max_in_flight, stats, ending: Ending::Complete }
+    Played {
+        measure_start: start,
+        measure_end: end,
+        max_in_flight,
+        stats,
+        processor: None,
+        ending: Ending::Complete,
+    }
 }
 
 /// The input of a cell on the virtual clock, without SLO.

@@ -10,11 +10,16 @@ use crate::backend::config::Clock;
 use crate::gate::config::{Threat, ValidityRules};
 use crate::metric::Metric;
 use crate::record::{Basis, Outcome};
+use crate::run::ProcessorUse;
 use crate::stats;
 use crate::units::{MILLISECOND, Ns, ms};
 
 /// Below so many requests a late p99 is one or two requests: it warns and decides nothing.
 const LAG_SAMPLES: u64 = 100;
+/// The largest share of the time that a thread which sends may run.
+const MOST_BUSY: f64 = 0.9;
+/// The largest share of the machine's processor time that may go to others.
+const MOST_STOLEN: f64 = 0.05;
 /// Whether latency has settled is looked at from so many requests on.
 const STEADY_SAMPLES: usize = 200;
 
@@ -53,6 +58,8 @@ pub struct Setting<'a> {
     pub repeats: &'a [&'a Samples],
     /// Whether its load presses the same from start to end.
     pub is_constant: bool,
+    /// What the client's threads got of the machine, in the worst repeat; `None` where nobody looked.
+    pub processor: Option<ProcessorUse>,
     /// Requests that a fault of the scenario changed on purpose: repeat and index.
     pub faulted: &'a HashSet<(usize, u64)>,
 }
@@ -72,10 +79,12 @@ pub fn validity(setting: &Setting<'_>, samples: &Samples, rules: &ValidityRules)
     };
     let each = |look: fn(&Samples) -> Option<String>| setting.repeats.iter().find_map(|repeat| look(repeat));
     if setting.clock == Clock::Real {
-        let late = lag(samples);
-        let decides = late.as_ref().is_some_and(|(_, sent)| *sent >= LAG_SAMPLES);
-        let rule = if decides || rules.lag == Threat::Off { rules.lag } else { Threat::Warn };
-        judge("lag", rule, late.map(|(text, _)| text));
+        let sent = samples.records().iter().filter(|record| record.sent.is_some()).count() as u64;
+        let decided = |rule| if sent >= LAG_SAMPLES || rule == Threat::Off { rule } else { Threat::Warn };
+        let limit = late_limit(samples);
+        judge("lag", decided(rules.lag), lag(samples, limit));
+        judge("busy", decided(rules.busy), setting.processor.and_then(|used| busy(used, limit)));
+        judge("steal", rules.steal, setting.processor.and_then(stolen));
         judge("rate", rules.rate, each(unsent_in_time));
     }
     judge("length", rules.length, lengths(setting));
@@ -174,26 +183,59 @@ fn little(samples: &Samples) -> Option<String> {
     })
 }
 
-/// What to say when requests left late, and how many were sent.
-fn lag(samples: &Samples) -> Option<(String, u64)> {
+/// How late the client may be, in milliseconds: 1 ms, or 5 % of the median TTFT where that is more.
+fn late_limit(samples: &Samples) -> f64 {
+    let ttfts = Metric::named("ttft").map(|ttft| {
+        samples.records().iter().filter_map(|record| value_of(record, ttft, samples.basis())).collect()
+    });
+    let median = Distribution::of(ttfts.unwrap_or_default()).quantile(0.5).unwrap_or(0.0);
+    (0.05 * median).max(1.0)
+}
+
+/// What to say when requests left later than `limit`, in milliseconds.
+fn lag(samples: &Samples, limit: f64) -> Option<String> {
     let sent = samples.records().iter().filter_map(|record| {
         let late = record.sent?.saturating_sub(record.due);
         Some(ms(late.saturating_sub(record.cap_wait).saturating_sub(record.connect)))
     });
     let lags = Distribution::of(sent.collect());
     let late = lags.quantile(0.99)?;
-    let ttft = Metric::named("ttft")?;
-    let ttfts =
-        samples.records().iter().filter_map(|record| value_of(record, ttft, samples.basis())).collect();
-    let median = Distribution::of(ttfts).quantile(0.5).unwrap_or(0.0);
-    let limit = (0.05 * median).max(1.0);
     (late > limit).then(|| {
-        let text = format!(
+        format!(
             "the client sent requests late: p99 of sent − due is {late:.3} ms, over the limit of {limit:.3} ms \
              (1 ms or 5 % of the median TTFT, n = {}); lower the load, or run the client on a quieter machine or with more cores",
             lags.count()
-        );
-        (text, lags.count())
+        )
+    })
+}
+
+/// What to say when the client's threads had no processor to spare, or waited for one longer than `limit`, in milliseconds.
+fn busy(used: ProcessorUse, limit: f64) -> Option<String> {
+    if used.busy > MOST_BUSY {
+        return Some(format!(
+            "the client was the bottleneck: the busiest of its threads ran for {:.1} % of the time, over the limit of 90 %; lower \
+             the load, or give the client more `threads` or cores",
+            100.0 * used.busy
+        ));
+    }
+    (used.wait_ms > limit).then(|| {
+        format!(
+            "the client waited for a processor: a thread of its own that had something to do waited {:.3} ms on average, over \
+             the limit of {limit:.3} ms (1 ms or 5 % of the median TTFT), and all that it stamped is as late; stop what else \
+             runs on this machine, or run the client on another one",
+            used.wait_ms
+        )
+    })
+}
+
+/// What to say when the machine's host had others to serve.
+fn stolen(used: ProcessorUse) -> Option<String> {
+    (used.stolen > MOST_STOLEN).then(|| {
+        format!(
+            "the host of this virtual machine gave {:.1} % of its processor time to others, over the limit of 5 %; measure on a \
+             machine of its own",
+            100.0 * used.stolen
+        )
     })
 }
 
@@ -220,7 +262,7 @@ mod tests {
         repeats: &'a [&'a Samples],
         faulted: &'a HashSet<(usize, u64)>,
     ) -> Setting<'a> {
-        Setting { clock, repeats, is_constant: true, faulted }
+        Setting { clock, repeats, is_constant: true, processor: None, faulted }
     }
 
     /// What is said of one repeat: the reasons and the warnings, by name.
@@ -261,6 +303,38 @@ mod tests {
         assert_eq!(said(Clock::Real, &late(200, 2 * MILLISECOND), &off), (vec![], vec![]));
         let warn = ValidityRules { lag: Threat::Warn, ..ValidityRules::default() };
         assert_eq!(names(&said(Clock::Real, &late(200, 2 * MILLISECOND), &warn).1), ["lag"]);
+    }
+
+    #[test]
+    fn busy_and_steal() {
+        let rules = ValidityRules::default();
+        let samples = every_100ms(200, |_, record| record);
+        let (few, repeats, nothing) = (every_100ms(99, |_, record| record), [&samples], HashSet::new());
+        let judged = |clock, processor, samples, rules: &ValidityRules| {
+            let setting = Setting { processor: Some(processor), ..setting(clock, &repeats, &nothing) };
+            let found = validity(&setting, samples, rules);
+            (found.reasons, found.warnings)
+        };
+        let used = |busy, wait_ms, stolen| ProcessorUse { busy, wait_ms, stolen };
+        // TTFT is 10 ms, so a thread may wait for 1 ms.
+        assert_eq!(judged(Clock::Real, used(0.9, 1.0, 0.05), &samples, &rules), (vec![], vec![]));
+        let (reasons, _) = judged(Clock::Real, used(0.953, 2.0, 0.0), &samples, &rules);
+        insta::assert_snapshot!(reasons[0].text, @"the client was the bottleneck: the busiest of its threads ran for 95.3 % of the time, over the limit of 90 %; lower the load, or give the client more `threads` or cores");
+        let (reasons, _) = judged(Clock::Real, used(0.1, 2.0, 0.0), &samples, &rules);
+        insta::assert_snapshot!(reasons[0].text, @"the client waited for a processor: a thread of its own that had something to do waited 2.000 ms on average, over the limit of 1.000 ms (1 ms or 5 % of the median TTFT), and all that it stamped is as late; stop what else runs on this machine, or run the client on another one");
+        let (reasons, warnings) = judged(Clock::Real, used(0.1, 0.0, 0.071), &samples, &rules);
+        assert_eq!(reasons, []);
+        insta::assert_snapshot!(warnings[0].text, @"the host of this virtual machine gave 7.1 % of its processor time to others, over the limit of 5 %; measure on a machine of its own");
+        let all = used(1.0, 9.0, 0.5);
+        let (reasons, warnings) = judged(Clock::Real, all, &few, &rules);
+        assert_eq!(
+            (names(&reasons), names(&warnings)),
+            (vec![], vec!["busy", "steal"]),
+            "of few requests it warns"
+        );
+        assert_eq!(judged(Clock::Virtual, all, &samples, &rules), (vec![], vec![]));
+        let off = ValidityRules { busy: Threat::Off, steal: Threat::Off, ..rules };
+        assert_eq!(judged(Clock::Real, all, &samples, &off), (vec![], vec![]));
     }
 
     #[test]

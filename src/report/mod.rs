@@ -13,12 +13,14 @@ mod files;
 #[cfg(test)]
 mod fixture;
 mod format;
+mod hlog;
 mod model;
 mod read;
 mod sweep;
 mod templates;
 #[cfg(test)]
 mod tests;
+mod token_log;
 
 pub use baseline::{BASELINE_VERSION, Baseline, BaselineCell, read_baseline};
 pub use comparison::{ComparedCell, ComparedRow, ComparedSide, Comparison, render_comparison};
@@ -26,7 +28,9 @@ pub use files::{
     OutputFile, RequestLog, STANDARD, benchmark_summary, metrics_files, requests_jsonl, run_json, run_schema,
     slug, sweep_csv,
 };
+pub use hlog::{Interval, hlog};
 pub use model::*;
 pub use read::{ReadError, read};
 pub use sweep::{Sweep, SweepRow, sweeps};
 pub use templates::{EMBEDDED, Kind, RenderError, Template, embedded, find, render, render_standard};
+pub use token_log::{TOKENS_FILE, TokenLog};

@@ -230,6 +230,9 @@ pub struct Environment {
     pub host: Option<Host>,
     /// What this process used.
     pub own: Option<ResourceUse>,
+    /// What the threads that send and stamp got of the machine, in the worst cell; `None` where the system does not tell.
+    #[serde(default)]
+    pub client: Option<crate::run::ProcessorUse>,
     /// When the command started, RFC 3339.
     pub started_at: Option<String>,
     /// How long the command took, in seconds.

@@ -149,13 +149,15 @@ impl Journal {
         move |source| JournalError::Io { action, path, source }
     }
 
-    /// Starts a journal; a file that is there is replaced.
+    /// Starts a journal; a file that is there is replaced. It has its name once its header is written.
     pub fn create(path: &Path, header: &Header) -> Result<Self, JournalError> {
-        let file = File::create(path).map_err(Self::error(path, "create"))?;
+        let begun = path.with_extension("new");
+        let file = File::create(&begun).map_err(Self::error(path, "create"))?;
         let mut journal =
             Self { path: path.to_owned(), file, buffer: MAGIC.to_vec(), flushed: Instant::now() };
         journal.append(header)?;
         journal.flush()?;
+        std::fs::rename(&begun, path).map_err(Self::error(path, "create"))?;
         Ok(journal)
     }
 
@@ -324,6 +326,7 @@ mod tests {
                 unavailable: vec![("evict_ms".into(), "why".into())],
                 ..EngineStats::default()
             },
+            processor: None,
             ending: Ending::Complete,
         };
         journal.write(&Entry::CellEnd { key: KEY, played: Box::new(played) }).unwrap();

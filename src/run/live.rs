@@ -11,6 +11,7 @@ use super::clock::PreciseTimers;
 use super::conversation::Conversations;
 use super::flight::{hold_to_length, sent_record, unsent};
 use super::load::{Load, Start};
+use super::processor::Watched;
 use super::{Ending, Flow, Observer, Played, Recipes, Resume, RunError, Stop};
 use crate::backend::{Answer, Live, Render, RequestId};
 use crate::plan::{Recipe, WorkloadPlan};
@@ -50,6 +51,7 @@ pub fn play_live(
     let load = Load::new(plan, recipes, resume);
     render.settle();
     let _timers = PreciseTimers::new();
+    let processor = Watched::start(&live.threads());
     let t0 = Instant::now();
     live.start(t0);
     let player = LivePlayer {
@@ -63,6 +65,7 @@ pub fn play_live(
         flying: FxHashMap::default(),
         conversations: Conversations::default(),
         next_id: 0,
+        processor,
         measuring: None,
         measured_end: 0,
         measured_in_flight: 0,
@@ -135,6 +138,7 @@ struct LivePlayer<'a, R> {
     flying: FxHashMap<RequestId, Start>,
     conversations: Conversations,
     next_id: RequestId,
+    processor: Option<Watched>,
     measuring: Option<Ns>,
     measured_end: Ns,
     measured_in_flight: u32,
@@ -174,8 +178,11 @@ impl<R: Recipes> LivePlayer<'_, R> {
         if ending == Ending::Complete && self.measuring.is_some() {
             measure_end = measure_end.max(self.load.ended_by_time().unwrap_or(0));
         }
+        // The threads still live: looked at before the server is asked for its last words.
+        let processor = self.processor.as_ref().and_then(Watched::end);
         let stats = self.live.finish();
-        Ok(Played { measure_start, measure_end, max_in_flight: self.max_in_flight, stats, ending })
+        let max_in_flight = self.max_in_flight;
+        Ok(Played { measure_start, measure_end, max_in_flight, stats, processor, ending })
     }
 
     fn now(&self) -> Ns {

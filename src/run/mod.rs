@@ -12,6 +12,7 @@ pub mod journal;
 mod live;
 mod load;
 mod play;
+mod processor;
 mod steps;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ pub use self::journal::CellKey;
 pub use self::live::play_live;
 pub use self::load::{Load, Start, Unsent};
 pub use self::play::play;
+pub use self::processor::ProcessorUse;
 use crate::plan::{Recipe, RecipeStream};
 use crate::record::{GapRun, Phase, Record};
 use crate::units::{Duration, Ns};
@@ -129,6 +131,9 @@ pub struct Played {
     pub max_in_flight: u32,
     /// What the engine counted.
     pub stats: crate::backend::EngineStats,
+    /// What the threads that send and stamp got of the machine; `None` on the virtual clock, and where the system does not
+    /// tell.
+    pub processor: Option<ProcessorUse>,
     /// How it ended.
     pub ending: Ending,
 }

@@ -9,6 +9,7 @@ use super::clock::Timeline;
 use super::conversation::Conversations;
 use super::flight::{Ended, Flight, unsent};
 use super::load::{Load, Start};
+use super::processor::Watched;
 use super::steps::Steps;
 use super::{Ending, Flow, Observer, Played, Recipes, Resume, RunError, Stop};
 use crate::backend::config::Clock;
@@ -62,6 +63,7 @@ pub fn play(
         conversations: Conversations::default(),
         deadlines: VecDeque::new(),
         next_id: 0,
+        processor: if clock == Clock::Real { Watched::start(&[]) } else { None },
         measuring: None,
         measured_end: 0,
         measured_in_flight: 0,
@@ -178,6 +180,7 @@ struct Player<'a, R> {
     /// When requests time out, in order; entries of ended ones are passed over.
     deadlines: VecDeque<(Ns, RequestId)>,
     next_id: RequestId,
+    processor: Option<Watched>,
     measuring: Option<Ns>,
     measured_end: Ns,
     measured_in_flight: u32,
@@ -220,7 +223,9 @@ impl<R: Recipes> Player<'_, R> {
             measure_end = measure_end.max(self.load.ended_by_time().unwrap_or(0));
         }
         let stats = self.backend.stats(now.max(measure_end));
-        Ok(Played { measure_start, measure_end, max_in_flight: self.max_in_flight, stats, ending })
+        let processor = self.processor.as_ref().and_then(Watched::end);
+        let max_in_flight = self.max_in_flight;
+        Ok(Played { measure_start, measure_end, max_in_flight, stats, processor, ending })
     }
 
     /// Waits until `deadline`, or for a shorter time: on the real clock until something happens in the backend.

@@ -366,6 +366,6 @@ mod tests {
         assert!(!valid(&json!({ "extends": "b", "workloads": { "a": { "load": { "concurency": 4 } } } })));
         assert!(!valid(&json!({ "extends": "b", "workloads": { "a": { "load": { "kind": "clsed" } } } })));
         assert!(!valid(&json!({ "extends": "b", "workloads": { "a": { "timeout": "10" } } })));
-        assert!(!valid(&json!({ "extends": "b", "reports": [{ "out": "x" }] })), "lists are whole");
+        assert!(!valid(&json!({ "extends": "b", "reports": [{ "template": "x" }] })), "lists are whole");
     }
 }

@@ -11,7 +11,7 @@ use crate::gate::config::{Baseline, Gates, ValidityRules};
 use crate::hook::config::{CustomMetric, Hooks};
 use crate::metric::Metric;
 use crate::plan::config::{Cache, Cancel, Load, Output, Prompt, Tags, Warmup};
-use crate::report::config::ReportFile;
+use crate::report::config::{Records, ReportFile};
 use crate::units::Duration;
 
 /// A benchmark: which workloads are played against which backends, and when the result passes.
@@ -69,6 +69,9 @@ pub struct Scenario {
     /// What makes a run invalid.
     #[serde(default)]
     pub validity: ValidityRules,
+    /// How much of each request is kept. Default `requests`.
+    #[serde(default, skip_serializing_if = "Records::is_default")]
+    pub records: Records,
     /// Reports beside the standard ones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reports: Vec<ReportFile>,

@@ -63,7 +63,7 @@ fn scenario(backends: &Value, requests: u64) -> String {
             "output": { "max_tokens": 8 },
             "load": { "kind": "closed", "concurrency": 2, "requests": requests },
         } },
-        "validity": { "lag": "off" },
+        "validity": { "lag": "off", "busy": "off" },
     })
     .to_string()
 }

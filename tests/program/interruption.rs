@@ -25,7 +25,8 @@ workloads:
     output: { tokens: 8 }
     load: { kind: open, rate: 300/s, requests: 60 }
 gates: { confidence: none }
-validity: { lag: off }
+validity: { lag: off, busy: off }
+records: tokens
 ";
 
 /// The same with ten times the requests, so that a signal comes in the middle even on a busy machine.
@@ -91,6 +92,8 @@ fn a_signal_keeps_what_was_measured_and_resume_finishes_it() {
         assert_eq!(full["complete"], true);
         assert_eq!(full["segments"].as_array().unwrap().len(), 2);
         assert_eq!(counts(dir.path()), [("first".to_owned(), 600.into()), ("second".to_owned(), 600.into())]);
+        let tokens = crate::records::tokens(&dir.path().join("benchmark_results"));
+        assert_eq!(tokens.len(), 1200, "each request's, of both segments");
         assert!(!dir.path().join("benchmark_results/journal.bin").exists());
     }
 }
@@ -149,7 +152,7 @@ workloads:
     output: { tokens: 8 }
     load: { kind: closed, concurrency: 8, sessions: 40 }
 gates: { confidence: none }
-validity: { lag: off }
+validity: { lag: off, busy: off }
 ";
 
 #[test]

@@ -10,6 +10,7 @@ mod interruption;
 mod models;
 #[path = "../real/mod.rs"]
 mod real;
+mod records;
 mod replay;
 mod scenarios;
 mod serve;

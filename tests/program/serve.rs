@@ -109,7 +109,7 @@ workloads:
   stress_test: { prompt: { kind: synthetic, tokens: 256 }, output: { tokens: 64 }, load: { kind: closed, concurrency: 10, requests: 20 } }
   chat: { prompt: { kind: synthetic, tokens: 64 }, output: { tokens: 16 }, load: { kind: open, rate: 50/s, requests: 20 } }
 gates: { confidence: none, rules: [error_rate <= 0%] }
-validity: { lag: off }
+validity: { lag: off, busy: off }
 ";
 
 /// A GET of the server's own.

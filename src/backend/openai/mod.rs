@@ -209,6 +209,10 @@ impl Live for OpenAi {
         Arc::clone(&self.kitchen) as Arc<dyn Render>
     }
 
+    fn threads(&self) -> Vec<u32> {
+        self.workers.iter().filter_map(Worker::number).collect()
+    }
+
     fn start(&mut self, t0: Instant) {
         self.t0 = t0;
         for worker in &self.workers {

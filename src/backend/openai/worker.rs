@@ -22,7 +22,7 @@ use super::connect::{Dialer, why};
 use super::pool::{Connection, Pool};
 use super::reading::{End, Expected, Outcomes, Reading};
 use crate::backend::config::{HttpVersion, Url};
-use crate::backend::{Answer, RequestId};
+use crate::backend::{Answer, RequestId, own_thread};
 use crate::record::Outcome;
 use crate::tokenizer::Tokenizer;
 use crate::units::{Duration as Length, Ns};
@@ -73,17 +73,27 @@ pub(super) type Done = (Answer, Option<u32>);
 pub(super) struct Worker {
     tasks: Option<UnboundedSender<Task>>,
     thread: Option<JoinHandle<()>>,
+    number: Option<u32>,
 }
 
 impl Worker {
     pub(super) fn start(shared: Arc<Shared>, answers: Sender<Done>, name: String) -> std::io::Result<Self> {
         let (tasks, received) = unbounded_channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (tell, told) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new().name(name).spawn(move || {
+            // Who starts the thread waits for this.
+            let _ = tell.send(own_thread());
             let local = tokio::task::LocalSet::new();
             local.block_on(&runtime, serve(shared, answers, received));
         })?;
-        Ok(Self { tasks: Some(tasks), thread: Some(thread) })
+        let number = told.recv().ok().flatten();
+        Ok(Self { tasks: Some(tasks), thread: Some(thread), number })
+    }
+
+    /// The system's number of the thread, where it has one.
+    pub(super) fn number(&self) -> Option<u32> {
+        self.number
     }
 
     /// Whether the thread took it.

@@ -86,6 +86,27 @@ impl Outcome {
         self == Self::Success || self.is_failure()
     }
 
+    /// The outcome of this [`label`](Self::label).
+    pub fn named(label: &str) -> Option<Self> {
+        let status = label.strip_prefix("http_").and_then(|code| code.parse().ok()).map(Self::HttpStatus);
+        let others = [
+            Self::Success,
+            Self::Refused,
+            Self::Unreachable,
+            Self::TimedOut,
+            Self::Disconnected,
+            Self::Truncated,
+            Self::Malformed,
+            Self::InBandError,
+            Self::CancelledByServer,
+            Self::Cancelled,
+            Self::HookFailed,
+            Self::Skipped,
+            Self::Interrupted,
+        ];
+        status.or_else(|| others.into_iter().find(|outcome| outcome.label() == label))
+    }
+
     /// The name under which errors are counted: `timed_out`, `http_503`.
     pub fn label(self) -> String {
         match self {
@@ -170,6 +191,10 @@ pub struct Record {
     pub output_tokens: u32,
     /// Output tokens in the first event.
     pub first_event_tokens: u32,
+    /// Events that carried content.
+    pub events: u32,
+    /// The response as a stream of chunks, empty ones included; `None` where an engine hands its tokens over without one.
+    pub stream: Option<Box<Stream>>,
     /// Times the engine preempted it, where known.
     pub preemptions: u32,
     /// Who counted the tokens.
@@ -180,6 +205,20 @@ pub struct Record {
     pub message: Option<Box<str>>,
     /// What checks and hooks found in the response of a success, where the workload has some.
     pub checked: Option<Box<Checked>>,
+}
+
+/// A streamed response by its chunks. A chunk is an event with a choice in it, whether that has content or not: the first
+/// one may only name a role, the last one may only say why the answer ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stream {
+    /// How many there were.
+    pub chunks: u32,
+    /// The first one.
+    pub opened: Ns,
+    /// The last one.
+    pub last: Ns,
+    /// The last event before the end of the stream, be it a chunk or the usage.
+    pub closed: Ns,
 }
 
 /// What the checks and hooks of a workload found in one response.
@@ -224,6 +263,10 @@ pub struct TokenTimes {
     pub tokens: u32,
     /// Tokens in the first event.
     pub first_event_tokens: u32,
+    /// Events so far.
+    pub events: u32,
+    /// The chunks of the response, where it is a stream of them.
+    pub stream: Option<Stream>,
     /// The longest gap between two successive tokens.
     pub longest_gap: Ns,
     /// The gaps, equal neighbours joined.
@@ -245,6 +288,7 @@ impl TokenTimes {
                 self.on_event(at, 1);
                 self.add_gaps(gap, count - 1);
                 self.tokens += count - 1;
+                self.events += count - 1;
                 self.last = at.saturating_add(gap.saturating_mul(Ns::from(count - 1)));
             }
         }
@@ -263,6 +307,7 @@ impl TokenTimes {
             self.add_gaps(time - part * Ns::from(count - 1), 1);
         }
         self.tokens += count;
+        self.events += 1;
         self.last = at;
     }
 

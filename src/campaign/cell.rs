@@ -191,6 +191,8 @@ mod tests {
             forced: true,
             output_tokens: 1,
             first_event_tokens: 1,
+            events: 1,
+            stream: None,
             preemptions: 0,
             token_source: TokenSource::Engine,
             outcome,

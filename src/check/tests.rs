@@ -19,6 +19,8 @@ fn record(tokens: u32) -> Record {
         forced: false,
         output_tokens: tokens,
         first_event_tokens: 1,
+        events: tokens,
+        stream: None,
         preemptions: 0,
         token_source: TokenSource::Engine,
         outcome: Outcome::Success,

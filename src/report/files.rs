@@ -222,6 +222,15 @@ struct Row<'a> {
     forced: bool,
     output_tokens: u32,
     first_event_tokens: u32,
+    events: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chunks: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    opened_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_chunk_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    closed_ms: Option<f64>,
     preemptions: u32,
     token_source: TokenSource,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -275,6 +284,11 @@ fn row<'a>(log: &RequestLog<'a>, record: &'a Record) -> Row<'a> {
         forced: record.forced,
         output_tokens: record.output_tokens,
         first_event_tokens: record.first_event_tokens,
+        events: record.events,
+        chunks: record.stream.as_ref().map(|stream| stream.chunks),
+        opened_ms: record.stream.as_ref().map(|stream| at(stream.opened)),
+        last_chunk_ms: record.stream.as_ref().map(|stream| at(stream.last)),
+        closed_ms: record.stream.as_ref().map(|stream| at(stream.closed)),
         preemptions: record.preemptions,
         token_source: record.token_source,
         message: record.message.as_deref(),

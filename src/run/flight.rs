@@ -70,6 +70,7 @@ impl Flight {
         let tokens = (steps.count() - boarded) as u32;
         if tokens > 0 {
             self.times.tokens += tokens;
+            self.times.events += tokens;
             self.times.last = steps.last();
             self.times.longest_gap = self.times.longest_gap.max(steps.longest_since(boarded));
         }
@@ -149,6 +150,7 @@ pub(super) fn sent_record(start: &Start, sent: Ns, at: Ns, times: &TokenTimes) -
     record.longest_gap = times.longest_gap;
     record.output_tokens = times.tokens;
     record.first_event_tokens = times.first_event_tokens;
+    (record.events, record.stream) = (times.events, times.stream.map(Box::new));
     record
 }
 
@@ -172,6 +174,8 @@ pub(super) fn unsent(recipe: &crate::plan::Recipe, due: Ns, at: Ns) -> Record {
         forced: recipe.forced,
         output_tokens: 0,
         first_event_tokens: 0,
+        events: 0,
+        stream: None,
         preemptions: 0,
         token_source: TokenSource::Engine,
         outcome: Outcome::Interrupted,

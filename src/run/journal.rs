@@ -20,7 +20,7 @@ use crate::record::{GapRun, Record};
 pub const FLUSH_EVERY: Duration = Duration::from_millis(20);
 
 /// Identifies the format; another one is refused.
-const MAGIC: &[u8; 8] = b"sgbench1";
+const MAGIC: &[u8; 8] = b"sgbench2";
 
 /// A payload larger than this is torn or foreign: the longest answers have a few million gaps of a few bytes.
 const MAX_FRAME: u32 = 1 << 28;
@@ -63,7 +63,7 @@ pub enum Entry {
         start_time: f64,
     },
     /// A request ended.
-    Record(Record, Vec<GapRun>),
+    Record(Box<Record>, Vec<GapRun>),
     /// A cell is complete.
     CellEnd {
         /// Which.
@@ -253,7 +253,7 @@ impl Contents {
             }
             Entry::Record(record, gaps) => {
                 if let Some(key) = current {
-                    self.cells.entry(*key).or_default().records.push((record, gaps));
+                    self.cells.entry(*key).or_default().records.push((*record, gaps));
                 }
                 if let Some(last) = self.segments.last_mut() {
                     last.requests += 1;
@@ -301,6 +301,8 @@ mod tests {
             forced: true,
             output_tokens: 5,
             first_event_tokens: 1,
+            events: 1,
+            stream: None,
             preemptions: 0,
             token_source: TokenSource::Engine,
             outcome: Outcome::HttpStatus(503),

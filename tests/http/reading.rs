@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use sagebench::backend::openai::reading::{End, Expected, Outcomes, Reading};
+use sagebench::record::Stream;
 
 use crate::server::{content, delta, finish, usage};
 
@@ -37,6 +38,25 @@ fn events() -> impl Strategy<Value = Vec<String>> {
         Just("data: {oops".to_owned()),
     ];
     prop::collection::vec(event, 0..12)
+}
+
+#[test]
+fn the_chunks_of_a_stream_are_kept_beside_its_tokens() {
+    let mut reading = Reading::new(Expected { asked_tokens: 8, cancel_after: None, keep_text: false });
+    let events = [
+        delta(r#"{"role":"assistant","content":""}"#),
+        content("a"),
+        content("b"),
+        finish(),
+        usage(9, 2),
+        "[DONE]".to_owned(),
+    ];
+    for (at, event) in (1..).zip(&events) {
+        reading.feed(format!("data: {event}\n\n").as_bytes(), at);
+    }
+    let times = reading.end(End::Clean, 9, None).times;
+    assert_eq!((times.first, times.last, times.events, times.tokens), (Some(2), 3, 2, 2));
+    assert_eq!(times.stream, Some(Stream { chunks: 4, opened: 1, last: 4, closed: 5 }));
 }
 
 proptest! {

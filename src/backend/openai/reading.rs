@@ -3,7 +3,7 @@
 
 use super::chunk::{Choice, Chunk, Usage};
 use super::sse::Lines;
-use crate::record::{GapRun, Outcome, Response, TokenSource, TokenTimes};
+use crate::record::{GapRun, Outcome, Response, Stream, TokenSource, TokenTimes};
 use crate::tokenizer::Tokenizer;
 use crate::units::{Ns, ms};
 
@@ -98,6 +98,7 @@ pub struct Reading {
 struct Found {
     expected: Expected,
     events: Vec<Event>,
+    stream: Option<Stream>,
     /// Tokens of events that the server counted.
     counted: u32,
     /// Tokens of events whose ids came.
@@ -165,7 +166,8 @@ impl Reading {
             }
         }
         let (outcome, message) = self.found.outcome(end);
-        let (times, token_source) = self.found.times(tokenizer);
+        let (mut times, token_source) = self.found.times(tokenizer);
+        (times.events, times.stream) = (self.found.events.len() as u32, self.found.stream);
         let usage = self.found.usage.unwrap_or_default();
         let mut outcomes = Outcomes {
             outcome,
@@ -266,7 +268,12 @@ impl Found {
         if chunk.usage.is_some() {
             self.usage = chunk.usage;
         }
+        if let Some(stream) = &mut self.stream {
+            stream.closed = at;
+        }
         let Some(choice) = &chunk.choices else { return };
+        let stream = self.stream.get_or_insert(Stream { chunks: 0, opened: at, last: at, closed: at });
+        (stream.chunks, stream.last) = (stream.chunks + 1, at);
         // A count that runs with the events tells how many tokens each one has.
         let running = after.map(|after| after.saturating_sub(before.unwrap_or(0)));
         self.choice(choice, running, at);

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::backend::config::Clock;
 use crate::checkpoint::random::Like;
+use crate::report::Dialect;
 use crate::serve::Address;
 use crate::units::Size;
 
@@ -302,9 +303,39 @@ pub struct ReportArgs {
     /// Render in a standard format
     #[arg(long, value_enum, default_value_t = ReportFormat::Table)]
     pub format: ReportFormat,
+    /// Tell the run's requests under another tool's definitions, each number beside its formula
+    #[arg(long, value_enum, value_name = "TOOL", conflicts_with = "template")]
+    pub dialect: Option<DialectChoice>,
     /// Write here instead of standard output
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
+}
+
+/// A tool whose definitions are spoken, on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DialectChoice {
+    /// `vllm bench serve`
+    Vllm,
+    /// `guidellm benchmark`
+    Guidellm,
+    /// NVIDIA `aiperf profile`
+    Aiperf,
+    /// `MLPerf` `LoadGen`, server scenario
+    Mlperf,
+    /// The contract's 22 fields as they were first counted
+    Seed,
+}
+
+impl From<DialectChoice> for Dialect {
+    fn from(choice: DialectChoice) -> Self {
+        match choice {
+            DialectChoice::Vllm => Self::Vllm,
+            DialectChoice::Guidellm => Self::Guidellm,
+            DialectChoice::Aiperf => Self::Aiperf,
+            DialectChoice::Mlperf => Self::Mlperf,
+            DialectChoice::Seed => Self::Seed,
+        }
+    }
 }
 
 /// The standard formats of a report.

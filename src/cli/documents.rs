@@ -14,7 +14,7 @@ use super::terminal;
 use crate::campaign::{Changes, Prepared, Rejected, prepare, write_whole};
 use crate::gate::exit;
 use crate::plan;
-use crate::report;
+use crate::report::{self, Dialect, RunReport};
 use crate::scenario::{
     Diagnostic, Sources, editor_schema,
     render::{Render, render, render_json},
@@ -174,6 +174,9 @@ pub fn report(args: &ReportArgs) -> Result<u8, CliError> {
     let input = |error: &dyn std::fmt::Display| CliError::Input(error.to_string());
     let path = args.run.as_deref().or(args.input.as_deref()).unwrap_or(Path::new("."));
     let run = report::read(path).map_err(|error| input(&error))?;
+    if let Some(choice) = args.dialect {
+        return dialect(choice.into(), args, path, &run);
+    }
     let text = match &args.template {
         Some(template) => {
             report::find(template, Path::new("")).and_then(|template| report::render(&run, &template))
@@ -187,6 +190,35 @@ pub fn report(args: &ReportArgs) -> Result<u8, CliError> {
         },
     }
     .map_err(|error| input(&error))?;
+    match &args.out {
+        Some(out) => write_whole(out, text.as_bytes())?,
+        None => terminal::print(&text)?,
+    }
+    Ok(exit::PASS)
+}
+
+/// `report --dialect`: the requests of a run under another tool's definitions.
+fn dialect(dialect: Dialect, args: &ReportArgs, path: &Path, run: &RunReport) -> Result<u8, CliError> {
+    let input = |error: &dyn std::fmt::Display| CliError::Input(error.to_string());
+    let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
+    let told = dialect.translate(run, folder).map_err(|error| input(&error))?;
+    let with = |name: &str| {
+        let template = report::find(name, Path::new(""));
+        template
+            .and_then(|template| report::render_translation(&told, &template))
+            .map_err(|error| input(&error))
+    };
+    let text = match args.format {
+        ReportFormat::Table => with("dialect.txt")?,
+        ReportFormat::Markdown => with("dialect.md")?,
+        ReportFormat::Json => {
+            let json = serde_json::to_string_pretty(&told).map_err(|error| input(&error))?;
+            format!("{json}\n")
+        }
+        ReportFormat::Html | ReportFormat::Junit => {
+            return Err(input(&"a dialect is told as --format table, markdown or json"));
+        }
+    };
     match &args.out {
         Some(out) => write_whole(out, text.as_bytes())?,
         None => terminal::print(&text)?,

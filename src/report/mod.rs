@@ -9,6 +9,7 @@ mod charts;
 mod comparison;
 pub mod config;
 mod context;
+mod dialect;
 mod files;
 #[cfg(test)]
 mod fixture;
@@ -16,6 +17,7 @@ mod format;
 mod hlog;
 mod model;
 mod read;
+mod requests;
 mod sweep;
 mod templates;
 #[cfg(test)]
@@ -24,6 +26,7 @@ mod token_log;
 
 pub use baseline::{BASELINE_VERSION, Baseline, BaselineCell, read_baseline};
 pub use comparison::{ComparedCell, ComparedRow, ComparedSide, Comparison, render_comparison};
+pub use dialect::{Dialect, Line, TranslateError, TranslatedCell, Translation, render_translation};
 pub use files::{
     OutputFile, RequestLog, STANDARD, benchmark_summary, metrics_files, requests_jsonl, run_json, run_schema,
     slug, sweep_csv,
@@ -31,6 +34,7 @@ pub use files::{
 pub use hlog::{Interval, hlog};
 pub use model::*;
 pub use read::{ReadError, read};
+pub use requests::{LoggedCell, read_requests};
 pub use sweep::{Sweep, SweepRow, sweeps};
 pub use templates::{EMBEDDED, Kind, RenderError, Template, embedded, find, render, render_standard};
 pub use token_log::{TOKENS_FILE, TokenLog};

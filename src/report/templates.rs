@@ -25,6 +25,12 @@ const COMPARISONS: &[(&str, &str)] = &[
     ("compare.md", include_str!("../../templates/compare.md.hbs")),
 ];
 
+/// The templates of dialects that ship with the program: what they see is a translation.
+const DIALECTS: &[(&str, &str)] = &[
+    ("dialect.txt", include_str!("../../templates/dialect.txt.hbs")),
+    ("dialect.md", include_str!("../../templates/dialect.md.hbs")),
+];
+
 /// What a template writes, which decides how values are escaped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -107,7 +113,8 @@ fn paths(looked: &[PathBuf]) -> String {
 /// An embedded template by its name, with or without `.hbs`.
 pub fn embedded(name: &str) -> Option<Template> {
     let name = name.strip_suffix(".hbs").unwrap_or(name);
-    let (name, source) = EMBEDDED.iter().chain(COMPARISONS).find(|(known, _)| *known == name)?;
+    let (name, source) =
+        EMBEDDED.iter().chain(COMPARISONS).chain(DIALECTS).find(|(known, _)| *known == name)?;
     Some(Template { name: (*name).into(), source: Cow::Borrowed(source), kind: Kind::of(name) })
 }
 

@@ -5,6 +5,7 @@ mod commands;
 mod common;
 mod comparing;
 mod contract;
+mod dialects;
 mod hooks;
 mod interruption;
 mod models;

@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::chat::{Content, Message};
 use super::source::Problem;
 use super::{Point, PromptRecipe, Recipe};
 use crate::hook::config::Hooks;
-use crate::hook::{Context, HookError, Request, Script, Site, Text};
-use crate::record::Phase;
+use crate::hook::{Context, HookError, Request, Script, Session, Site, Text};
+use crate::record::{Phase, Turn};
 use crate::scenario::{Scenario, Workload};
 use crate::tokenizer::Tokenizer;
 use crate::units::TokenCount;
@@ -20,6 +21,8 @@ pub struct Hooked {
     tokenizer: Arc<dyn Tokenizer>,
     /// Whether `request(req)` is there.
     changes_requests: bool,
+    /// Whether `next_turn(session)` is there.
+    makes_turns: bool,
 }
 
 impl std::fmt::Debug for Hooked {
@@ -73,8 +76,8 @@ impl<'a> Scripts<'a> {
 
 impl Hooked {
     pub(super) fn new(script: Arc<Script>, site: Site, tokenizer: Arc<dyn Tokenizer>) -> Self {
-        let changes_requests = script.has("request");
-        Self { script, site: Arc::new(site), tokenizer, changes_requests }
+        let (changes_requests, makes_turns) = (script.has("request"), script.has("next_turn"));
+        Self { script, site: Arc::new(site), tokenizer, changes_requests, makes_turns }
     }
 
     /// Hash over the texts of the script and of all that it imports. Hex.
@@ -107,13 +110,8 @@ impl Hooked {
 
     fn given(&self, text: &str) -> Result<PromptRecipe, Arc<str>> {
         let prompt = PromptRecipe::text(Arc::from(text), &*self.tokenizer);
-        match prompt.tokens() {
-            1..=TokenCount::MAX => Ok(prompt),
-            0 => Err("a hook made a prompt without a token".into()),
-            tokens => {
-                Err(format!("a hook made a prompt of {tokens} tokens, more than {}", TokenCount::MAX).into())
-            }
-        }
+        in_range(prompt.tokens())?;
+        Ok(prompt)
     }
 
     /// A request as its hook wants it. Where the hook fails the recipe says so, and is not sent.
@@ -138,6 +136,44 @@ impl Hooked {
         Ok(changed)
     }
 
+    /// Whether they say what users say in the turns of sessions.
+    pub fn makes_turns(&self) -> bool {
+        self.makes_turns
+    }
+
+    /// What the user says in this turn, after these messages; `None` when the hook ends the session.
+    ///
+    /// # Errors
+    /// The hook's own, and when it makes a message of no or too many tokens.
+    pub fn next_turn(
+        &self,
+        recipe: &Recipe,
+        turn: Turn,
+        messages: &[Message],
+    ) -> Result<Option<MadeTurn>, Arc<str>> {
+        let mut text_of = |tokens, seed| self.tokenizer.text_of(tokens, seed);
+        let told = messages
+            .iter()
+            .map(|message| (message.role.name().into(), message.content.render(&mut text_of).into()));
+        let session = Session {
+            context: Context {
+                site: Arc::clone(&self.site),
+                index: turn.session,
+                phase: recipe.phase,
+                seed: recipe.seed,
+            },
+            turn: turn.turn,
+            messages: told.collect(),
+        };
+        let made = self.script.next_turn(&session).map_err(|error| message(&error))?;
+        made.map(|made| {
+            let content = Content::text(&made.text, &*self.tokenizer);
+            in_range(content.tokens())?;
+            Ok(MadeTurn { content, output_tokens: made.output_tokens })
+        })
+        .transpose()
+    }
+
     /// What hooks see of a request.
     pub fn request(&self, recipe: &Recipe) -> Request {
         let (own, tokenizer) = (recipe.clone(), Arc::clone(&self.tokenizer));
@@ -156,6 +192,24 @@ impl Hooked {
             body: recipe.body.as_ref().map(|body| crate::hook::map_of(body)).unwrap_or_default(),
         }
     }
+}
+
+/// Whether a prompt may have so many tokens.
+fn in_range(tokens: u32) -> Result<(), Arc<str>> {
+    match tokens {
+        1..=TokenCount::MAX => Ok(()),
+        0 => Err("a hook made a prompt without a token".into()),
+        _ => Err(format!("a hook made a prompt of {tokens} tokens, more than {}", TokenCount::MAX).into()),
+    }
+}
+
+/// What a hook had a user say.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MadeTurn {
+    /// The message.
+    pub content: Content,
+    /// Output tokens, in the place of the planned number.
+    pub output_tokens: Option<u32>,
 }
 
 fn message(error: &HookError) -> Arc<str> {

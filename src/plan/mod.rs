@@ -30,7 +30,7 @@ pub use chat::{Body, Content, Message, Role, wire_messages};
 pub use digest::Survey;
 pub use file::{Header, PlanFileError, PlanWriteError, read, read_header, write};
 pub use generator::{GENERATOR_VERSION, Generator};
-pub use hooked::Hooked;
+pub use hooked::{Hooked, MadeTurn};
 pub use recipe::*;
 pub use stream::RecipeStream;
 pub use summary::{Expected, Row, Spread, table};

@@ -47,7 +47,8 @@ pub fn play_live(
     let checker = Checker::new(plan);
     live.begin(plan, checker.looks() || plan.has_history());
     let render = live.renderer();
-    let recipes = Ahead::new(recipes, Arc::clone(&render), resume);
+    let asks = plan.hooked.as_ref().is_some_and(|hooked| hooked.makes_turns());
+    let recipes = Ahead::new(recipes, Arc::clone(&render), resume, asks);
     let load = Load::new(plan, recipes, resume);
     render.settle();
     let _timers = PreciseTimers::new();
@@ -63,7 +64,7 @@ pub fn play_live(
         observer,
         abort: None,
         flying: FxHashMap::default(),
-        conversations: Conversations::default(),
+        conversations: Conversations::new(plan),
         next_id: 0,
         processor,
         measuring: None,
@@ -81,11 +82,13 @@ struct Ahead<'a, R> {
     tokens: u64,
     render: Arc<dyn Render>,
     resume: &'a Resume,
+    /// Whether a hook makes the turns of sessions when they are due.
+    asks: bool,
 }
 
 impl<'a, R: Recipes> Ahead<'a, R> {
-    fn new(inner: R, render: Arc<dyn Render>, resume: &'a Resume) -> Self {
-        let mut ahead = Self { inner, taken: VecDeque::new(), tokens: 0, render, resume };
+    fn new(inner: R, render: Arc<dyn Render>, resume: &'a Resume, asks: bool) -> Self {
+        let mut ahead = Self { inner, taken: VecDeque::new(), tokens: 0, render, resume, asks };
         ahead.fill();
         ahead
     }
@@ -94,9 +97,9 @@ impl<'a, R: Recipes> Ahead<'a, R> {
         while self.taken.is_empty() || (self.taken.len() < AHEAD && self.tokens < TOKENS_AHEAD) {
             let Some(recipe) = self.inner.next() else { return };
             let made = recipe.failed.is_none();
-            // A later turn's prompt is known when the turn before it was answered.
-            let is_later = recipe.session.is_some_and(|session| session.turn > 1);
-            if made && !is_later && !self.resume.finished.contains(&(recipe.phase, recipe.index)) {
+            // A later turn's prompt is known when the turn before it was answered, one that a hook makes when it is due.
+            let is_open = recipe.session.is_some_and(|session| session.turn > 1 || self.asks);
+            if made && !is_open && !self.resume.finished.contains(&(recipe.phase, recipe.index)) {
                 self.render.ahead(&recipe);
             }
             self.tokens += u64::from(recipe.prompt.tokens());
@@ -136,7 +139,7 @@ struct LivePlayer<'a, R> {
     observer: &'a mut dyn Observer,
     abort: Option<String>,
     flying: FxHashMap<RequestId, Start>,
-    conversations: Conversations,
+    conversations: Conversations<'a>,
     next_id: RequestId,
     processor: Option<Watched>,
     measuring: Option<Ns>,
@@ -214,12 +217,11 @@ impl<R: Recipes> LivePlayer<'_, R> {
                 self.hand_over(&record, &[]);
             }
             let Some(mut start) = start else { return };
-            if let Some(record) = unmade(&start, now) {
+            if let Some(record) = unmade(&start, now).or_else(|| self.conversations.fill(&mut start, now)) {
                 self.hand_over(&record, &[]);
                 self.load.on_finished(&start, now, record.outcome, now);
                 continue;
             }
-            self.conversations.fill(&mut start.recipe);
             let id = self.next_id;
             self.next_id += 1;
             self.live.submit(id, &start.recipe, self.now().saturating_add(self.timeout));

@@ -15,6 +15,8 @@ use crate::units::{MILLISECOND, Ns};
 /// What a user whose request took no time at all waits before the next one, where only time ends the load: else such a
 /// load would never end.
 const LEAST_TURN: Ns = MILLISECOND;
+/// Why a request that follows another one is not sent.
+const FAILED: &str = "the request it follows failed";
 
 /// A request that is to be sent.
 #[derive(Debug, Clone)]
@@ -269,7 +271,12 @@ impl<'a, R: Recipes> Load<'a, R> {
             self.freed.push_back(now);
         }
         let phase = start.recipe.phase;
-        self.close(phase, start.recipe.index, now, outcome.releases(), start.user);
+        let released = match outcome {
+            _ if outcome.releases() => Ok(()),
+            Outcome::Skipped => Err("the session ended before it"),
+            _ => Err(FAILED),
+        };
+        self.close(phase, start.recipe.index, now, released, start.user);
         let Some(user) = start.user else { return };
         let Some(outstanding) = self.users.get_mut(&user) else { return };
         *outstanding -= 1;
@@ -383,7 +390,7 @@ impl<'a, R: Recipes> Load<'a, R> {
             match self.chains.end_of(recipe.phase, after.index) {
                 None => self.chains.wait(after, recipe),
                 Some((end, true)) => self.schedule(recipe, end.saturating_add(after.delay), None),
-                Some((end, false)) => self.skip(recipe, end),
+                Some((end, false)) => self.skip(recipe, end, FAILED),
             }
         }
         None
@@ -472,24 +479,30 @@ impl<'a, R: Recipes> Load<'a, R> {
         (phase == Phase::Warmup || self.measuring.is_some()) && users.is_one_too_many(at)
     }
 
-    /// Releases what follows a request that has ended, or gives it up with everything behind it.
-    fn close(&mut self, phase: Phase, index: u64, at: Ns, released: bool, user: Option<u32>) {
-        for (after, recipe) in self.chains.end(phase, index, at, released) {
-            if released {
-                self.schedule(recipe, at.saturating_add(after.delay), user);
-            } else {
-                self.skip(recipe, at);
+    /// Releases what follows a request that has ended, or gives it up with everything behind it, for a reason.
+    fn close(
+        &mut self,
+        phase: Phase,
+        index: u64,
+        at: Ns,
+        released: Result<(), &'static str>,
+        user: Option<u32>,
+    ) {
+        for (after, recipe) in self.chains.end(phase, index, at, released.is_ok()) {
+            match released {
+                Ok(()) => self.schedule(recipe, at.saturating_add(after.delay), user),
+                Err(reason) => self.skip(recipe, at, reason),
             }
         }
     }
 
-    fn skip(&mut self, recipe: Recipe, at: Ns) {
+    fn skip(&mut self, recipe: Recipe, at: Ns, reason: &'static str) {
         let mut skipped = VecDeque::from([recipe]);
         while let Some(recipe) = skipped.pop_front() {
             let behind = self.chains.end(recipe.phase, recipe.index, at, false);
             skipped.extend(behind.into_iter().map(|(_, recipe)| recipe));
             self.measured += u64::from(recipe.phase == Phase::Measured);
-            self.unsent.push_back(Unsent { recipe, due: at, reason: "the request it follows failed" });
+            self.unsent.push_back(Unsent { recipe, due: at, reason });
         }
     }
 

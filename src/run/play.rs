@@ -60,7 +60,7 @@ pub fn play(
         observer,
         abort: None,
         flights: Flights::default(),
-        conversations: Conversations::default(),
+        conversations: Conversations::new(plan),
         deadlines: VecDeque::new(),
         next_id: 0,
         processor: if clock == Clock::Real { Watched::start(&[]) } else { None },
@@ -176,7 +176,7 @@ struct Player<'a, R> {
     observer: &'a mut dyn Observer,
     abort: Option<String>,
     flights: Flights,
-    conversations: Conversations,
+    conversations: Conversations<'a>,
     /// When requests time out, in order; entries of ended ones are passed over.
     deadlines: VecDeque<(Ns, RequestId)>,
     next_id: RequestId,
@@ -353,12 +353,12 @@ impl<R: Recipes> Player<'_, R> {
     }
 
     fn submit(&mut self, mut start: Start, sent: Ns) {
-        if let Some(record) = unmade(&start, self.clock.stamp(sent)) {
+        let at = self.clock.stamp(sent);
+        if let Some(record) = unmade(&start, at).or_else(|| self.conversations.fill(&mut start, at)) {
             self.hand_over(&record, &[]);
             self.load.on_finished(&start, sent, record.outcome, sent);
             return;
         }
-        self.conversations.fill(&mut start.recipe);
         let id = self.next_id;
         self.next_id += 1;
         self.backend.submit(id, &start.recipe, sent);

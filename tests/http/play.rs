@@ -66,3 +66,33 @@ pub fn one(scenario: &Value) -> (Record, Vec<GapRun>) {
     assert_eq!(kept.0.len(), 1, "one record per request");
     kept.0.into_iter().next().unwrap()
 }
+
+#[test]
+fn a_hook_answers_what_the_server_said() {
+    let server = crate::server::Server::start(|asked| match asked.path.as_str() {
+        "/v1/models" => crate::server::models(),
+        "/v1/chat/completions" => {
+            let word = format!("word-{}", asked.number);
+            let text = format!(
+                "data: {}\n\ndata: {}\n\ndata: [DONE]\n\n",
+                crate::server::content(&word),
+                crate::server::finish()
+            );
+            vec![crate::server::head(), crate::server::piece(text), crate::server::end()]
+        }
+        _ => Vec::new(),
+    });
+    let mut scenario = scenario(&server.url(), 1, 8);
+    scenario["workloads"]["w"]["prompt"] = json!({ "kind": "sessions", "turns": 3, "user": { "tokens": 5 } });
+    scenario["workloads"]["w"]["load"] = json!({ "kind": "closed", "concurrency": 1, "sessions": 1 });
+    scenario["hooks"] =
+        json!({ "inline": "fn next_turn(session) { `turn ${session.turn}: you said '${session.last}'` }" });
+    let (_, kept) = play(&scenario);
+    assert_eq!(kept.0.len(), 3);
+    let last = server.bodies().pop().unwrap();
+    let said: Vec<&str> =
+        last["messages"].as_array().unwrap().iter().map(|m| m["content"].as_str().unwrap()).collect();
+    let wanted =
+        ["turn 1: you said ''", "word-0", "turn 2: you said 'word-0'", "word-1", "turn 3: you said 'word-1'"];
+    assert_eq!(said, wanted);
+}

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use sagebench::tokenizer::{Mock, Tokenizer as _};
 use serde_json::Value;
 
 use crate::common::{Results, number, on_mock, play, play_in};
@@ -179,4 +180,96 @@ fn the_sessions_of_a_trace_wait_for_their_turns() {
         (0, 3, 365.0, 100.0 + 5.0 + 30.0),
     ];
     assert_eq!(seen, wanted);
+}
+
+/// What `next_turn` is told, written into what it makes: the turn, the roles so far, and how long the last answer was.
+const TURNS: &str = "hooks:
+  inline: |
+    fn next_turn(session) {
+        if session.turn == 1 { return `hello ${session.index}`; }
+        if session.turn == 4 || session.index == 2 { return; }
+        let words = tokens(session.last);
+        #{ prompt: `turn ${session.turn} after ${words} tokens`, output_tokens: words + 1 }
+    }
+";
+
+#[test]
+fn a_hook_says_what_users_say_and_when_a_session_ends() {
+    let results = play(&on_mock(
+        MOCK,
+        "prompt: { kind: sessions, turns: 5, system: { tokens: 40 }, user: { tokens: 500 }, think_time: 1s },
+         output: { tokens: 6 }, load: { kind: closed, concurrency: 1, sessions: 3 }",
+        TURNS,
+    ));
+    let seen: Vec<Vec<(String, u64, u64)>> = by_session(&results.requests)
+        .values()
+        .map(|turns| {
+            let count = |row: &Value, name: &str| row[name].as_u64().unwrap();
+            let row = |row: &&Value| {
+                (
+                    row["outcome"].as_str().unwrap().to_owned(),
+                    count(row, "prompt_tokens"),
+                    count(row, "output_tokens"),
+                )
+            };
+            turns.iter().map(row).collect()
+        })
+        .collect();
+    let (hello, later) = (Mock.count("hello 0"), Mock.count("turn 2 after 6 tokens"));
+    let first = u64::from(40 + hello);
+    let (second, third) = (first + 6 + u64::from(later), first + 6 + 7 + 2 * u64::from(later));
+    for (session, turns) in seen.iter().enumerate() {
+        let sent: Vec<_> = turns.iter().filter(|(outcome, ..)| outcome == "success").collect();
+        let wanted = [
+            ("success".to_owned(), first, 6),
+            ("success".to_owned(), second, 7),
+            ("success".to_owned(), third, 8),
+        ];
+        let most = if session == 2 { 1 } else { 3 };
+        assert_eq!(sent, wanted[..most].iter().collect::<Vec<_>>(), "{turns:?}");
+        assert_eq!(turns[most..].iter().filter(|(outcome, ..)| outcome == "skipped").count(), 5 - most);
+    }
+    let said =
+        |index: usize| results.requests.iter().find(|row| row["index"] == index).unwrap()["message"].clone();
+    assert_eq!(
+        (said(3), said(4)),
+        ("its hook ended the session".into(), "the session ended before it".into())
+    );
+    assert_eq!(results.metric("total_requests") as u64, 7, "what was not to be sent is outside the totals");
+    assert_eq!(results.metric("error_rate"), 0.0);
+    // Turn 2 finds the system message, the greeting and the answer but for its last token; so does turn 3.
+    let known = |tokens: u64| tokens / 16 * 16;
+    let own: u64 = 2 * (known(first + 5) + known(second + 6));
+    let hits = own + 2 * known(40);
+    let looked_up = 3 * first + 2 * second + 2 * third;
+    assert!((results.metric("prefix_hit_rate") - hits as f64 / looked_up as f64).abs() < 1e-6);
+}
+
+#[test]
+fn a_turn_that_its_hook_can_not_make_fails_and_ends_its_session_alone() {
+    let results = play(&on_mock(
+        MOCK,
+        "prompt: { kind: sessions, turns: 3, user: { tokens: 20 } }, output: { tokens: 4 },
+         load: { kind: open, rate: 1/s, sessions: 3 }",
+        "hooks:
+  inline: |
+    fn next_turn(session) {
+        if session.index == 1 && session.turn == 2 { loop { } }
+        \"go on\"
+    }
+gates: { rules: [error_rate <= 20%] }
+",
+    ));
+    let outcomes: Vec<_> = by_session(&results.requests)
+        .values()
+        .map(|turns| turns.iter().map(|row| row["outcome"].as_str().unwrap().to_owned()).collect::<Vec<_>>())
+        .collect();
+    assert_eq!(outcomes, [vec!["success"; 3], vec!["success", "hook_failed", "skipped"], vec!["success"; 3]]);
+    let failed = results.requests.iter().find(|row| row["outcome"] == "hook_failed").unwrap();
+    let message = failed["message"].as_str().unwrap();
+    assert!(
+        message.contains("scenario.yaml:8:8: next_turn(session): it takes more than 1000000 operations"),
+        "{message}"
+    );
+    assert!(message.contains("turn 2 of session 1 of w"), "{message}");
 }

@@ -650,9 +650,31 @@ pub struct ModelInfoArgs {
     pub revision: Option<String>,
 }
 
+/// What a starter scenario is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Purpose {
+    /// Conversations of several turns that arrive by the clock
+    Chat,
+    /// Long prompts that share documents, short answers
+    Rag,
+    /// A fixed amount of work, as fast as the server takes it
+    Batch,
+    /// A small gate for a pipeline, with an exit code
+    CiGate,
+    /// Recorded traffic at its own times
+    Trace,
+    /// The same work at several loads
+    Sweep,
+    /// A first look at a server with OpenAI's API
+    Server,
+}
+
 /// Arguments of `init`.
 #[derive(Debug, Clone, Args)]
 pub struct InitArgs {
+    /// What the scenario is for. Default: a bit of everything
+    #[arg(value_enum, value_name = "PURPOSE")]
+    pub purpose: Option<Purpose>,
     /// The file to write; its ending says YAML or TOML
     #[arg(long, value_name = "FILE", default_value = "scenario.yaml")]
     pub out: PathBuf,

@@ -6,8 +6,8 @@ use std::path::Path;
 use clap::CommandFactory;
 
 use super::args::{
-    Changes as ChangeArgs, Cli, DiagnosticFormat, InitArgs, PlanArgs, ReportArgs, ReportFormat, SchemaArgs,
-    SchemaName, ValidateArgs,
+    Changes as ChangeArgs, Cli, DiagnosticFormat, PlanArgs, ReportArgs, ReportFormat, SchemaArgs, SchemaName,
+    ValidateArgs,
 };
 use super::error::CliError;
 use super::terminal;
@@ -234,26 +234,6 @@ pub fn schema(args: &SchemaArgs) -> Result<u8, CliError> {
         SchemaName::Metrics => crate::measure::metrics_schema().to_value(),
     };
     terminal::print(&format!("{schema:#}\n"))?;
-    Ok(exit::PASS)
-}
-
-/// `init`: a commented scenario.
-pub fn init(args: &InitArgs) -> Result<u8, CliError> {
-    if args.out.exists() && !args.force {
-        return Err(CliError::Input(format!(
-            "{} exists already; --force replaces it, --out names another file",
-            args.out.display()
-        )));
-    }
-    let is_toml = args.out.extension().is_some_and(|extension| extension == "toml");
-    let text =
-        if is_toml { include_str!("starters/scenario.toml") } else { include_str!("starters/scenario.yaml") };
-    write_whole(&args.out, text.as_bytes())?;
-    terminal::say(&format!(
-        "{} written; `sagebench apply {}` runs it",
-        args.out.display(),
-        args.out.display()
-    ));
     Ok(exit::PASS)
 }
 

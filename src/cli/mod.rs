@@ -6,6 +6,7 @@ mod calibrate;
 mod comparing;
 mod documents;
 mod error;
+mod init;
 mod model;
 mod progress;
 mod quick;
@@ -53,7 +54,7 @@ fn run(command: Command) -> Result<u8, CliError> {
         Command::Serve(args) => serve::serve(&args),
         Command::Calibrate(args) => calibrate::run(&args),
         Command::Schema(args) => documents::schema(&args),
-        Command::Init(args) => documents::init(&args),
+        Command::Init(args) => init::init(&args),
         Command::Model(command) => model::model(&command),
         Command::Completions { shell } => documents::completions(shell),
         Command::Man => documents::man(),

@@ -52,3 +52,33 @@ fn a_starter_scenario_passes_as_it_is_written() {
         .map(|file| fs::read_to_string(dir.path().join(format!("{file}.results/requests.jsonl"))).unwrap());
     assert_eq!(yaml, toml);
 }
+
+/// Each purpose's scenario passes on the mock as it is written; the one for a server passes in front of one.
+#[test]
+fn starters_for_a_purpose_pass_as_they_are_written() {
+    let dir = tempfile::tempdir().unwrap();
+    for purpose in ["chat", "rag", "batch", "ci-gate", "trace", "sweep", "server"] {
+        let folder = dir.path().join(purpose);
+        fs::create_dir(&folder).unwrap();
+        let said = run(&folder, ["init", purpose]);
+        assert_eq!(said.code, Some(0), "{purpose}: {}", said.err);
+        let said = run(&folder, ["apply", "scenario.yaml", "--backend", "mock", "-q"]);
+        assert_eq!(said.code, Some(0), "{purpose}: {}{}", said.out, said.err);
+        assert!(!said.out.contains("WARN"), "{purpose}: {}", said.out);
+    }
+}
+
+#[test]
+fn a_starter_replaces_nothing_and_a_wrong_purpose_is_told_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("trace.jsonl"), "mine").unwrap();
+    let said = run(dir.path(), ["init", "trace"]);
+    assert!(said.code == Some(2) && said.err.contains("trace.jsonl exists already"), "{}", said.err);
+    assert!(!dir.path().join("scenario.yaml").exists(), "all of it or nothing");
+    assert_eq!(run(dir.path(), ["init", "trace", "--force"]).code, Some(0));
+    let said = run(dir.path(), ["init", "trce"]);
+    assert_eq!(said.code, Some(2));
+    assert!(said.err.contains("chat, rag, batch, ci-gate, trace, sweep, server"), "{}", said.err);
+    let said = run(dir.path(), ["init", "chat", "--out", "chat.toml"]);
+    assert!(said.code == Some(2) && said.err.contains(".yaml"), "{}", said.err);
+}

@@ -20,6 +20,8 @@ pub mod checkpoint;
 pub mod cli;
 pub mod engine;
 pub mod gate;
+#[cfg(test)]
+mod generated;
 pub mod hook;
 pub mod measure;
 pub mod metric;

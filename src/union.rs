@@ -6,13 +6,18 @@
 use schemars::{Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
-/// The schema of one kind: the struct's own, with the `kind` constant in front.
+/// The schema of one kind: the struct's own, with the `kind` constant in front and those of the union's examples that are of
+/// this kind.
 ///
 /// # Panics
 /// When the schema of the inner type is not an object: the macro is used on structs only.
-pub fn kind_schema(kind: &str, inner: Schema) -> Value {
+pub fn kind_schema(kind: &str, inner: Schema, examples: &[Value]) -> Value {
     let mut inner = inner.to_value();
     let object = inner.as_object_mut().expect("a struct's schema is an object");
+    let own: Vec<Value> = examples.iter().filter(|example| example["kind"] == kind).cloned().collect();
+    if !own.is_empty() {
+        object.insert("examples".into(), own.into());
+    }
     let mut properties = Map::new();
     let mut tag = json!({ "const": kind });
     if let Some(description) = object.get("description") {
@@ -57,6 +62,8 @@ pub fn take_kind(map: &mut Map<String, Value>, kinds: &[&str]) -> Result<String,
 ///         "closed" => Closed(ClosedLoad),
 ///         "open" => Open(OpenLoad),
 ///     }
+///     // how each kind is written: at least one example of each
+///     examples [{ "kind": "closed", "concurrency": 8, "requests": 100 }, { "kind": "open", "rate": "8/s", "duration": "60s" }]
 ///     // optional: a scalar or list that is sugar for one kind, with its schema and its conversion
 ///     short { "type": "integer" } => |value| from_number(value)
 /// }
@@ -64,11 +71,12 @@ pub fn take_kind(map: &mut Map<String, Value>, kinds: &[&str]) -> Result<String,
 #[macro_export]
 macro_rules! union {
     (
-        $(#[$meta:meta])*
+        $(#[doc = $doc:literal])*
         pub enum $name:ident { $($kind:literal => $variant:ident($inner:ty)),+ $(,)? }
+        $(examples [ $($example:tt),+ $(,)? ])?
         $(short $schema:tt => $convert:expr)?
     ) => {
-        $(#[$meta])*
+        $(#[doc = $doc])*
         #[derive(Debug, Clone, PartialEq, serde::Serialize)]
         #[serde(tag = "kind")]
         pub enum $name {
@@ -116,11 +124,13 @@ macro_rules! union {
                 stringify!($name).into()
             }
             fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                let examples: Vec<serde_json::Value> = vec![$($(serde_json::json!($example)),+)?];
                 let branches = vec![
                     $(serde_json::json!($schema),)?
-                    $($crate::union::kind_schema($kind, $crate::union::inline::<$inner>(generator)),)+
+                    $($crate::union::kind_schema($kind, $crate::union::inline::<$inner>(generator), &examples),)+
                 ];
-                schemars::json_schema!({ "oneOf": branches })
+                let lines: &[&str] = &[$($doc.trim_ascii()),*];
+                schemars::json_schema!({ "oneOf": branches, "description": lines.join("\n") })
             }
         }
     };

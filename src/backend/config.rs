@@ -30,6 +30,16 @@ crate::union! {
         "lmdeploy" => Lmdeploy(OpenAiBackend),
         "llamacpp" => Llamacpp(OpenAiBackend),
     }
+    examples [
+        { "kind": "mock", "ttft": "10ms", "tbt": "5ms", "kv": { "tokens": 4096, "bytes_per_token": 32768 } },
+        { "kind": "mock", "mode": "batched", "preset": "rtx4090-8b", "kv": { "tokens": 131_072 } },
+        { "kind": "candle", "model": "HuggingFaceTB/SmolLM2-135M", "kv": { "tokens": 8192 } },
+        { "kind": "openai", "base_url": "https://api.example.com/v1", "model": "my-model", "api_key_env": "API_KEY" },
+        { "kind": "vllm", "base_url": "http://127.0.0.1:8000/v1", "wait_ready": "5m" },
+        { "kind": "sglang", "base_url": "http://127.0.0.1:30000/v1" },
+        { "kind": "lmdeploy", "base_url": "http://127.0.0.1:23333/v1" },
+        { "kind": "llamacpp", "base_url": "http://127.0.0.1:8080/v1" },
+    ]
 }
 
 impl Backend {
@@ -118,6 +128,7 @@ pub struct MockBackend {
 /// words that mean nothing, as a model does that may not stop.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("examples" = [{ "text": "{\"city\": \"Paris\"}" }, { "match": { "every": 10 }, "text": "I am sorry." }]))]
 pub struct MockResponse {
     /// Which requests it answers, those of the warm-up included. All conditions given must hold. Default: all.
     #[serde(default, rename = "match", skip_serializing_if = "Option::is_none")]
@@ -185,6 +196,7 @@ pub enum Preset {
 /// times what they look back at. The smooth maximum is the roofline: reading the weights or computing, whichever is longer.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("examples" = [{ "base_ms": 4.2, "weights_ms": 17, "token_us": 90, "knee": 4, "kv_token_ns": 130 }]))]
 pub struct StepCost {
     /// Time of a step whatever is in it: kernel launches, sampling, the host's share. In milliseconds.
     #[schemars(range(min = 0, max = 1_000_000))]
@@ -220,6 +232,7 @@ pub struct StepCost {
 /// ring. A step of n tokens spends `2 × layers × (alpha + 2 (gpus − 1) / gpus × n × hidden × 2 bytes / beta)`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("examples" = [{ "gpus": 8, "layers": 80, "hidden": 8192, "alpha_us": 12, "beta_gb_s": 300 }]))]
 pub struct Comm {
     /// GPUs that share the model.
     #[schemars(range(min = 2, max = 1024))]
@@ -241,6 +254,7 @@ pub struct Comm {
 /// What bounds a step of a continuous batch.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(extend("examples" = [{ "max_num_seqs": 64, "max_num_batched_tokens": 4096 }]))]
 pub struct EngineLimits {
     /// At most so many requests run at once. Default 256.
     #[schemars(range(min = 1, max = 1_000_000))]
@@ -264,6 +278,7 @@ impl Default for EngineLimits {
 /// Speculative decoding: each decoding request computes drafts with its token, and those that are accepted come out with it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("examples" = [{ "tokens": 4, "accept": "60%" }, { "tokens": 3, "accept": ["80%", "60%", "40%"] }]))]
 pub struct Speculative {
     /// Draft tokens per step.
     #[schemars(range(min = 1, max = 64))]
@@ -301,6 +316,7 @@ impl JsonSchema for Acceptance {
     fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
         let ratio = generator.subschema_for::<Ratio>();
         schemars::json_schema!({
+            "description": "One probability, or one per draft.",
             "oneOf": [ratio, { "type": "array", "items": ratio, "minItems": 1, "description": "One probability for each draft." }],
         })
     }
@@ -313,6 +329,7 @@ fn mock_model() -> String {
 /// The KV cache. Exactly one of `tokens`, `blocks` and `bytes` gives its size.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("examples" = [{ "tokens": 65536, "block_tokens": 16, "bytes_per_token": 131_072 }, { "bytes": "8GiB", "bytes_per_token": 131_072 }]))]
 pub struct Kv {
     /// Its size in tokens, rounded down to whole blocks.
     #[serde(default, skip_serializing_if = "Option::is_none")]

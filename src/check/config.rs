@@ -20,6 +20,17 @@ crate::union! {
         "finish_reason" => FinishReason(FinishReasonCheck),
         "script" => Script(ScriptCheck),
     }
+    examples [
+        { "kind": "contains", "text": "Paris", "ignore_case": true },
+        { "kind": "contains", "name": "no_refusal", "text": "I am sorry", "negate": true },
+        { "kind": "regex", "name": "names_source", "pattern": "\\[source: [a-z0-9, ]+\\]$" },
+        { "kind": "json", "allow_fence": true },
+        { "kind": "json_schema", "schema": { "type": "object", "required": ["city"] } },
+        { "kind": "min_tokens", "tokens": 8 },
+        { "kind": "max_tokens", "tokens": 200 },
+        { "kind": "finish_reason", "reasons": ["stop", "tool_calls"] },
+        { "kind": "script", "name": "polite", "function": "is_polite" },
+    ]
 }
 
 /// The response contains a text.

@@ -665,7 +665,7 @@ pub enum Purpose {
     Trace,
     /// The same work at several loads
     Sweep,
-    /// A first look at a server with OpenAI's API
+    /// A first look at an OpenAI-compatible server
     Server,
 }
 

@@ -8,6 +8,7 @@ use crate::units::Duration;
 /// When the run passes.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(extend("examples" = [{ "confidence": "none", "rules": ["p99(ttft) < 80ms", "error_rate <= 1%"] }]))]
 pub struct Gates {
     /// How sure a verdict about a quantile or a rate must be, such as `95%`; `none` lets the point value decide.
     /// Deterministic runs (mock on the virtual clock) are judged exactly whatever stands here. Default `95%`.
@@ -122,6 +123,7 @@ pub struct GateRule {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "GateRuleMap")]
+#[schemars(extend("examples" = [{ "rule": "p95(ttft) <= 400ms", "workloads": ["chat"], "severity": "warn" }, { "rule": "peak_mem <= 32GiB", "no_data": "skip" }]))]
 struct GateRuleMap {
     /// The rule, such as `p99(ttft) < 80ms`.
     rule: String,
@@ -185,7 +187,7 @@ impl JsonSchema for GateRule {
     }
     fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
         let map = GateRuleMap::json_schema(generator);
-        schemars::json_schema!({ "oneOf": [
+        schemars::json_schema!({ "description": "One rule, as text or as a map with options.", "oneOf": [
             { "type": "string", "description": "A rule, such as `p99(ttft) < 80ms`.", "examples": ["p99(ttft) < 80ms", "error_rate <= 1%"] },
             map,
         ] })
@@ -228,6 +230,7 @@ impl JsonSchema for WorkloadScope {
     }
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         schemars::json_schema!({
+            "description": "Which workloads a rule is judged for.",
             "oneOf": [
                 { "type": "string", "enum": ["all"], "description": "All workloads pooled into one sample." },
                 { "type": "array", "items": { "type": "string" }, "minItems": 1, "description": "Each of these workloads on its own." },
@@ -263,6 +266,7 @@ pub enum NoData {
 /// Results of an earlier run that rules can refer to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("examples" = [{ "path": "baselines/main.json", "missing": "skip" }]))]
 pub struct Baseline {
     /// The file that `sagebench baseline save` wrote, relative to this file.
     pub path: std::path::PathBuf,
@@ -286,6 +290,7 @@ pub enum Missing {
 /// What each threat to a run's validity does: `fail` makes the workload INVALID (exit code 5), `warn` says so, `off` does not look.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(extend("examples" = [{ "steady_state": "off", "rate": "warn" }]))]
 pub struct ValidityRules {
     /// The client sent requests late: p99 of sent − due (without `cap_wait` and opening a connection) over 1 ms or 5 % of the median TTFT, whichever is more.
     /// With fewer than 100 requests it only warns. Never on the virtual clock. Default `fail`.

@@ -14,6 +14,7 @@ use crate::metric::{Better, Metric, Unit};
 /// A hook has a seeded `rng`, and neither a clock, nor files, nor a network.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("examples" = [{ "file": "hooks/year1.rhai" }, { "inline": "fn check(req, res) { res.text.len() > 20 }" }]))]
 pub struct Hooks {
     /// The file, relative to the scenario. It may import others that lie in the scenario's folder or below.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -41,6 +42,7 @@ pub struct Origin {
 /// A metric that hooks record, one value for each request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("examples" = [{ "unit": "1", "better": "higher", "description": "Lines of the answer." }]))]
 pub struct CustomMetric {
     /// The unit of its values. Default: a plain number.
     #[serde(default)]

@@ -9,6 +9,8 @@ mod error;
 mod functions;
 pub mod limits;
 mod modules;
+#[cfg(test)]
+mod reference;
 mod rng;
 mod script;
 mod values;

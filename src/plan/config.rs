@@ -25,6 +25,16 @@ crate::union! {
         "trace" => Trace(TracePrompt),
         "script" => Script(ScriptPrompt),
     }
+    examples [
+        { "kind": "synthetic", "tokens": 512, "prefix": { "tokens": 256, "groups": 8 } },
+        { "kind": "text", "text": "Why is the sky blue?" },
+        { "kind": "file", "path": "requests.jsonl", "format": "openai", "order": "shuffle" },
+        { "kind": "corpus", "path": "book.txt", "tokens": { "kind": "uniform", "min": 20, "max": 200 } },
+        { "kind": "sessions", "turns": 4, "system": { "tokens": 400 }, "user": { "tokens": 60 }, "think_time": "5s" },
+        { "kind": "mix", "parts": [{ "weight": 3, "prompt": { "kind": "synthetic", "tokens": 200 }, "output": { "tokens": 100 } }, { "weight": 1, "prompt": { "kind": "synthetic", "tokens": 4000 }, "output": { "tokens": 300 } }] },
+        { "kind": "trace", "path": "traces/day.jsonl", "format": "mooncake", "window": ["10m", "40m"] },
+        { "kind": "script", "function": "prompt" },
+    ]
 }
 
 impl Prompt {
@@ -53,6 +63,7 @@ pub struct SyntheticPrompt {
 /// The first tokens of a prompt, equal for all requests of a group.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("examples" = [{ "tokens": 256, "groups": 8 }]))]
 pub struct SharedPrefix {
     /// Tokens of the prefix; they are part of the prompt's length.
     pub tokens: TokenCount,
@@ -131,6 +142,7 @@ pub enum FileFormat {
 /// Names of the keys in a JSONL row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("examples" = [{ "prompt": "question", "output_tokens": "answer_tokens" }]))]
 pub struct FileFields {
     /// The key of the prompt's text. Default `prompt`.
     #[serde(default = "prompt_key")]
@@ -229,6 +241,7 @@ pub enum TraceFormat {
 /// Names of the keys in a JSONL trace row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("examples" = [{ "timestamp": "time", "timestamp_unit": "s", "prompt_tokens": "in", "output_tokens": "out" }]))]
 pub struct TraceFields {
     /// The key of the arrival time.
     #[serde(default = "default_timestamp")]
@@ -300,6 +313,7 @@ pub enum TooLong {
 /// How long answers are. Exactly one of `tokens` and `max_tokens`; a trace supplies its own lengths and takes neither.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("examples" = [{ "tokens": 128 }, { "max_tokens": { "kind": "uniform", "min": 30, "max": 120 }, "temperature": 0.7, "seed": 1 }, { "max_tokens": 200, "extra": { "response_format": { "type": "json_object" } } }]))]
 pub struct Output {
     /// Forces the length: the backend must answer with exactly so many tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -354,6 +368,12 @@ crate::union! {
         "stages" => Stages(StagesLoad),
         "replay" => Replay(ReplayLoad),
     }
+    examples [
+        { "kind": "closed", "concurrency": 8, "requests": "20x" },
+        { "kind": "open", "rate": "8/s", "arrival": "poisson", "duration": "60s" },
+        { "kind": "stages", "stages": [{ "duration": "1m", "rate": "10/s", "shape": "linear" }, { "duration": "5m", "rate": "10/s" }] },
+        { "kind": "replay", "speed": 2 },
+    ]
 }
 
 /// A fixed number of users; each sends its next request when its last one has ended.
@@ -413,6 +433,11 @@ crate::union! {
         "poisson" => Poisson(PoissonArrival),
         "gamma" => Gamma(GammaArrival),
     }
+    examples [
+        { "kind": "constant" },
+        { "kind": "poisson" },
+        { "kind": "gamma", "burstiness": 0.25 },
+    ]
     short { "type": "string", "enum": ["constant", "poisson"], "description": "An arrival law without parameters." }
         => |value| match value.as_str() {
             Some("constant") => Ok(Arrival::Constant(ConstantArrival {})),
@@ -473,6 +498,7 @@ pub struct StagesLoad {
 /// One stage of a load.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("examples" = [{ "duration": "2m", "rate": "20/s", "shape": "linear" }]))]
 pub struct Stage {
     /// How long it lasts.
     pub duration: Duration,
@@ -585,6 +611,7 @@ impl JsonSchema for Requests {
 /// starts with; in `replay` it is the first part of the trace.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("examples" = [{ "requests": 20 }, { "duration": "30s" }]))]
 pub struct Warmup {
     /// So many requests more, ahead of the measured ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -598,6 +625,7 @@ pub struct Warmup {
 /// Requests that the client gives up on, as impatient users do. They are no failures and are counted apart.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("examples" = [{ "rate": "5%", "after_tokens": 20 }]))]
 pub struct Cancel {
     /// The share of requests that are cancelled, drawn from the seed.
     pub rate: Ratio,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 /// A report beside the standard ones: either from a `template` or as an `export`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("examples" = [{ "template": "pr.md", "out": "PR.md" }]))]
 pub struct ReportFile {
     /// The template: beside the scenario, else in its `templates/` folder, else one that ships with the program under that name.
     #[serde(default, skip_serializing_if = "Option::is_none")]

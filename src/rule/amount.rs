@@ -19,16 +19,16 @@ pub(super) struct Amount<'t> {
 }
 
 /// What a unit of the metric table measures: a noun, the ways to write it, and an example.
-struct Dimension {
-    noun: &'static str,
-    units: &'static [&'static str],
-    example: &'static str,
+pub(super) struct Dimension {
+    pub(super) noun: &'static str,
+    pub(super) units: &'static [&'static str],
+    pub(super) example: &'static str,
 }
 
 const TIME: &[&str] = &["ns", "us", "ms", "s", "m", "h"];
 const SIZE: &[&str] = &["B", "KiB", "MiB", "GiB", "TiB", "KB", "MB", "GB", "TB"];
 
-fn dimension(unit: Unit) -> Dimension {
+pub(super) fn dimension(unit: Unit) -> Dimension {
     let (noun, units, example) = match unit {
         Unit::Milliseconds => ("a time", TIME, "ms"),
         Unit::Seconds => ("a time", TIME, "s"),

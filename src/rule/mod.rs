@@ -23,6 +23,8 @@ mod error;
 mod names;
 mod parse;
 #[cfg(test)]
+mod reference;
+#[cfg(test)]
 mod tests;
 mod tokens;
 

@@ -50,7 +50,7 @@ pub(super) fn flat_names(declared: &[&'static Metric]) -> Vec<String> {
 }
 
 /// The plain aggregates, in the order of the documentation.
-const AGGREGATES: [Aggregate; 7] = [
+pub(super) const AGGREGATES: [Aggregate; 7] = [
     Aggregate::Avg,
     Aggregate::Min,
     Aggregate::Max,

@@ -116,6 +116,14 @@ crate::union! {
         "zipf" => Zipf(Zipf),
         "empirical" => Empirical(Empirical),
     }
+    examples [
+        { "kind": "fixed", "value": 128 },
+        { "kind": "uniform", "min": 64, "max": 256 },
+        { "kind": "normal", "mean": 200, "std": 50, "min": 16 },
+        { "kind": "lognormal", "mean": 512, "std": 256, "max": 4096 },
+        { "kind": "zipf", "min": 16, "max": 4096, "exponent": 1.2 },
+        { "kind": "empirical", "path": "lengths.csv", "column": "prompt_tokens" },
+    ]
     short { "type": "integer", "minimum": 1, "maximum": 16_777_216, "description": "A fixed number of tokens." }
         => |value| serde_json::from_value(value).map(|value| Tokens::Fixed(Fixed { value })).map_err(|e| e.to_string())
 }
@@ -129,6 +137,13 @@ crate::union! {
         "lognormal" => Lognormal(Lognormal<Duration>),
         "empirical" => Empirical(Empirical),
     }
+    examples [
+        { "kind": "fixed", "value": "2s" },
+        { "kind": "uniform", "min": "1s", "max": "10s" },
+        { "kind": "normal", "mean": "5s", "std": "1s", "min": "1s" },
+        { "kind": "lognormal", "mean": "8s", "std": "6s", "max": "60s" },
+        { "kind": "empirical", "path": "pauses.jsonl", "column": "think_ms" },
+    ]
     short { "$ref": "#/$defs/Duration" }
         => |value| serde_json::from_value(value).map(|value| Time::Fixed(Fixed { value })).map_err(|e| e.to_string())
 }

@@ -13,6 +13,8 @@ mod load;
 mod matrix;
 mod node;
 mod path;
+#[cfg(test)]
+mod reference;
 mod references;
 pub mod render;
 mod schema;

@@ -64,7 +64,8 @@ fn format_of(name: &str) -> String {
     format!("sagebench-{}", name.to_lowercase())
 }
 
-fn generated() -> Value {
+/// The schema as the types give it, without what is not JSON Schema.
+pub(super) fn generated() -> Value {
     let settings = schemars::generate::SchemaSettings::draft2020_12();
     let mut schema = settings.into_generator().into_root_schema_for::<Scenario>().to_value();
     each(&mut schema, &mut |object| {
@@ -288,20 +289,10 @@ fn collect(root: &Value, schema: &Value, reached: &mut BTreeSet<String>) {
 mod tests {
     use super::*;
 
-    /// `SAGEBENCH_UPDATE_SCHEMAS=1` writes the file.
     #[test]
     fn the_committed_editor_schema_is_the_one_of_the_types() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/schemas/scenario.schema.json");
         let text = serde_json::to_string_pretty(&editor_schema()).expect("JSON") + "\n";
-        if std::env::var_os("SAGEBENCH_UPDATE_SCHEMAS").is_some() {
-            std::fs::create_dir_all(concat!(env!("CARGO_MANIFEST_DIR"), "/schemas")).expect("a folder");
-            std::fs::write(path, &text).expect("written");
-        }
-        let committed = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(
-            committed == text,
-            "schemas/scenario.schema.json is stale: run with SAGEBENCH_UPDATE_SCHEMAS=1"
-        );
+        crate::generated::is_committed("schemas/scenario.schema.json", &text);
     }
 
     #[test]
@@ -348,6 +339,52 @@ mod tests {
             }
             _ => {}
         }
+    }
+
+    /// Calls `see` on every schema inside, with its path.
+    fn walk(path: &str, schema: &Value, see: &mut impl FnMut(&str, &Map<String, Value>)) {
+        match schema {
+            Value::Object(object) => {
+                see(path, object);
+                for (key, value) in object.iter().filter(|(key, _)| *key != "examples") {
+                    walk(&format!("{path}/{key}"), value, see);
+                }
+            }
+            Value::Array(list) => {
+                for (at, value) in list.iter().enumerate() {
+                    walk(&format!("{path}/{at}"), value, see);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn every_kind_has_examples_and_every_example_is_valid() {
+        let schema = strict_schema();
+        let (mut bare, mut wrong, mut seen) = (Vec::new(), Vec::new(), 0);
+        walk("", &schema, &mut |path, object| {
+            let kind = object.get("properties").and_then(|keys| keys.pointer("/kind/const"));
+            let Some(Value::Array(examples)) = object.get("examples") else {
+                bare.extend(kind.map(|kind| format!("{path}: {kind}")));
+                return;
+            };
+            let mut own = object.clone();
+            own.insert("$defs".into(), schema["$defs"].clone());
+            let mut options = jsonschema::options().should_validate_formats(true);
+            for quantity in &QUANTITIES {
+                let parse = quantity.parse;
+                options = options
+                    .with_format(format_of(quantity.name), move |text: &str| parse(text.into()).is_ok());
+            }
+            let validator = options.build(&Value::Object(own)).expect("a part of a schema compiles");
+            seen += examples.len();
+            let refused = examples.iter().filter_map(|one| Some((one, validator.iter_errors(one).next()?)));
+            wrong.extend(refused.map(|(one, error)| format!("{path}: {one}: {error}")));
+        });
+        assert!(bare.is_empty(), "kinds without an example: {bare:#?}");
+        assert!(wrong.is_empty(), "{wrong:#?}");
+        assert!(seen > 100, "{seen}");
     }
 
     #[test]

@@ -32,6 +32,7 @@ pub struct Scenario {
     pub description: Option<String>,
     /// Another scenario file that this one builds on, relative to this file. Maps merge; scalars and lists are replaced.
     #[serde(default, skip_serializing)]
+    #[schemars(extend("examples" = ["base.yaml"]))]
     pub extends: Option<String>,
     /// Seeds every draw. The same scenario and seed give the same plan everywhere. Default 0.
     #[serde(default)]
@@ -58,6 +59,7 @@ pub struct Scenario {
     pub metrics: IndexMap<String, CustomMetric>,
     /// The limits one request must keep to count for goodput, such as `ttft <= 500ms`. A workload's own list replaces it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("examples" = [["ttft <= 500ms", "tpot <= 30ms"]]))]
     pub slo: Vec<String>,
     /// When the run passes.
     #[serde(default)]
@@ -104,6 +106,7 @@ impl JsonSchema for BackendChoice {
     }
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         schemars::json_schema!({
+            "description": "One backend's name or a list of names.",
             "oneOf": [
                 { "type": "string", "description": "The backend that runs." },
                 { "type": "array", "items": { "type": "string" }, "minItems": 1, "uniqueItems": true, "description": "The backends that run, one after another." },
@@ -115,6 +118,7 @@ impl JsonSchema for BackendChoice {
 /// One kind of traffic.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("examples" = [{ "prompt": { "kind": "synthetic", "tokens": 512 }, "output": { "tokens": 128 }, "load": { "kind": "open", "rate": "8/s", "duration": "60s" } }]))]
 pub struct Workload {
     /// What it is for, in a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -155,13 +159,15 @@ pub struct Workload {
     pub cache: Cache,
     /// Free labels that rules (`where`) and reports can use.
     #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    #[schemars(extend("examples" = [{ "tier": "gold" }]))]
     pub tags: Tags,
     /// The limits one request must keep to count for goodput; replaces the scenario's own list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("examples" = [["ttft <= 500ms", "tpot <= 30ms"]]))]
     pub slo: Option<Vec<String>>,
     /// Run the workload at several points: a list of axes that multiply; the keys inside one axis walk together.
     #[serde(default, skip_serializing)]
-    #[schemars(with = "Option<Vec<IndexMap<String, AxisValues>>>", length(min = 1))]
+    #[schemars(with = "Option<Vec<IndexMap<String, AxisValues>>>", length(min = 1), extend("examples" = [[{ "load.concurrency": [1, 4, 16] }, { "prompt.tokens": [128, 1024], "output.tokens": [128, 256] }]]))]
     pub matrix: Option<Value>,
 }
 

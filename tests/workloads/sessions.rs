@@ -236,7 +236,7 @@ fn a_hook_says_what_users_say_and_when_a_session_ends() {
         ("its hook ended the session".into(), "the session ended before it".into())
     );
     assert_eq!(results.metric("total_requests") as u64, 7, "what was not to be sent is outside the totals");
-    assert_eq!(results.metric("error_rate"), 0.0);
+    assert_eq!(results.metric("failed_requests") as u64, 0);
     // Turn 2 finds the system message, the greeting and the answer but for its last token; so does turn 3.
     let known = |tokens: u64| tokens / 16 * 16;
     let own: u64 = 2 * (known(first + 5) + known(second + 6));

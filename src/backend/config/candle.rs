@@ -64,6 +64,7 @@ pub enum Dtype {
 /// the memory that is free when the model is opened, and not more than 1 GiB or `max_num_seqs` full contexts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(extend("examples" = [{ "tokens": 8192 }, { "bytes": "512MiB" }]))]
 pub struct CandleKv {
     /// Its size in tokens, rounded down to whole blocks.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -93,6 +94,9 @@ crate::union! {
     pub enum Drafting {
         "prompt_lookup" => PromptLookup(PromptLookup),
     }
+    examples [
+        { "kind": "prompt_lookup", "tokens": 4 },
+    ]
 }
 
 /// Drafts are copied from where the last words stood before, in the prompt or the answer: good for summaries, edits and

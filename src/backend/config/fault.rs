@@ -8,6 +8,7 @@ use crate::units::{Duration, Ratio, TokenCount};
 /// One rule of injected faults.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("examples" = [{ "match": { "index": [2, 5] }, "action": { "kind": "http_status", "code": 503 } }, { "match": { "rate": "1%" }, "action": { "kind": "stall", "after_tokens": 10, "for": "3s" } }]))]
 pub struct Fault {
     /// Which requests it hits. All conditions given must hold; without any, it hits every measured request. What happens to
     /// the engine as a whole (`engine_stall`, `engine_crash`, `kv_shrink`, `startup_delay`) takes `workload` only.
@@ -20,6 +21,7 @@ pub struct Fault {
 /// Which requests a rule is for: faults hit measured ones only. Requests are numbered from 0 in the order of the plan, so the same ones fail at any concurrency.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("examples" = [{ "every": 10 }, { "workload": "chat", "rate": "5%" }, { "prompt_tokens": { "min": 4096 } }]))]
 pub struct RequestMatch {
     /// Only requests of this workload (all its matrix points).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -53,6 +55,7 @@ impl RequestMatch {
 /// A range of lengths in tokens, both ends included.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("examples" = [{ "min": 4096 }]))]
 pub struct TokenRange {
     /// The shortest. Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -120,6 +123,22 @@ crate::union! {
         "kv_shrink" => KvShrink(ShrinkFault),
         "startup_delay" => StartupDelay(StartupFault),
     }
+    examples [
+        { "kind": "http_status", "code": 503, "retry_after": "2s" },
+        { "kind": "reject" },
+        { "kind": "timeout" },
+        { "kind": "slow_ttft", "for": "800ms" },
+        { "kind": "stall", "after_tokens": 10, "for": "3s" },
+        { "kind": "disconnect", "after_tokens": 12, "close": "rst" },
+        { "kind": "truncate", "after_tokens": 12 },
+        { "kind": "malformed", "after_tokens": 12 },
+        { "kind": "wrong_usage", "completion_tokens": 7 },
+        { "kind": "duplicate_token", "token": 5 },
+        { "kind": "engine_stall", "at": "20s", "for": "2s" },
+        { "kind": "engine_crash", "at": "20s", "restart": "5s" },
+        { "kind": "kv_shrink", "at": "20s", "to": 8192 },
+        { "kind": "startup_delay", "for": "30s" },
+    ]
 }
 
 impl FaultAction {

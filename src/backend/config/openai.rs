@@ -187,6 +187,7 @@ impl JsonSchema for Urls {
     }
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         schemars::json_schema!({
+            "description": "One URL or a list of them.",
             "oneOf": [
                 { "type": "string", "minLength": 1, "description": "One URL.", "examples": ["http://127.0.0.1:8000/v1"] },
                 { "type": "array", "items": { "type": "string", "minLength": 1 }, "minItems": 1, "description": "URLs that take turns." },
@@ -238,6 +239,7 @@ impl JsonSchema for MetricsPages {
     }
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         schemars::json_schema!({
+            "description": "Where the server's own counters are read.",
             "oneOf": [
                 { "type": "string", "enum": ["auto", "off"], "description": "`auto`: `/metrics` beside each base URL. `off`: nowhere." },
                 { "type": "array", "items": { "type": "string", "minLength": 1 }, "minItems": 1, "description": "The URLs of metrics pages." },

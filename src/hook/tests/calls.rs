@@ -180,3 +180,10 @@ fn one_script_serves_many_threads() {
     });
     assert_eq!(alone, together);
 }
+
+#[test]
+fn the_examples_of_the_page_come_to_what_it_says() {
+    for (expression, wanted) in reference::EXAMPLES.iter().flat_map(|(_, examples)| *examples) {
+        assert_eq!(value(expression), *wanted, "{expression}");
+    }
+}

@@ -24,6 +24,9 @@ pub struct CorpusPrompt {
 /// `rate` and its users are about sessions, `sessions: 300` ends it after so many, and `requests` counts turns. A turn is
 /// due when the last one ended, plus `think_time`. A turn that fails ends its session: later turns are skipped, outside
 /// the totals. Rules can look at single turns: `p95(ttft) < 250ms where turn >= 2`.
+///
+/// Where the hooks have a function `next_turn(session)`, it says what the user says, when a turn is due: `user` is then only
+/// what the plan counts with, and `turns` the most there can be.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SessionsPrompt {
@@ -45,6 +48,7 @@ pub struct SessionsPrompt {
 /// The system message that sessions share on purpose.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("examples" = [{ "tokens": 400, "groups": 2 }]))]
 pub struct SystemMessage {
     /// Its tokens.
     pub tokens: TokenCount,
@@ -57,6 +61,7 @@ pub struct SystemMessage {
 /// What the user says in a turn.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("examples" = [{ "tokens": { "kind": "lognormal", "mean": 60, "std": 50, "max": 500 } }]))]
 pub struct UserMessage {
     /// Tokens of each message.
     pub tokens: Tokens,
@@ -80,6 +85,11 @@ crate::union! {
         "uniform" => Uniform(UniformTurns),
         "geometric" => Geometric(GeometricTurns),
     }
+    examples [
+        { "kind": "fixed", "value": 4 },
+        { "kind": "uniform", "min": 2, "max": 6 },
+        { "kind": "geometric", "mean": 4, "max": 12 },
+    ]
     short { "type": "integer", "minimum": 1, "maximum": 1000, "description": "A fixed number of turns." }
         => |value| serde_json::from_value(value).map(|value| Turns::Fixed(FixedTurns { value })).map_err(|e| e.to_string())
 }
@@ -135,6 +145,7 @@ pub struct MixPrompt {
 /// One part of a mixture.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("examples" = [{ "weight": 3, "prompt": { "kind": "synthetic", "tokens": 200 }, "output": { "tokens": 100 } }]))]
 pub struct MixPart {
     /// Its share of the requests, relative to the other parts' weights. Default 1.
     #[serde(default = "even_weight")]
@@ -159,6 +170,12 @@ crate::union! {
         "file" => File(FilePrompt),
         "corpus" => Corpus(CorpusPrompt),
     }
+    examples [
+        { "kind": "synthetic", "tokens": 512, "prefix": { "tokens": 256, "groups": 8 } },
+        { "kind": "text", "text": "Why is the sky blue?" },
+        { "kind": "file", "path": "requests.jsonl", "format": "openai", "order": "shuffle" },
+        { "kind": "corpus", "path": "book.txt", "tokens": { "kind": "uniform", "min": 20, "max": 200 } },
+    ]
 }
 
 impl MixedPrompt {
@@ -178,6 +195,7 @@ impl MixedPrompt {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[derive(Default)]
+#[schemars(extend("examples" = [{ "think_time": "5s", "history": "recorded" }]))]
 pub struct FileSessions {
     /// How long the user thinks between the end of one turn and the next. Default: not at all.
     #[serde(skip_serializing_if = "Option::is_none")]

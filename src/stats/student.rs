@@ -1,7 +1,7 @@
 //! Student's t distribution, and estimates that follow it.
 
 use super::Run;
-use super::batch::batches;
+use super::batch::{BATCHES, batches, least_certain};
 
 /// ln Γ(a) + ln Γ(b) − ln Γ(a + b).
 fn ln_beta(a: f64, b: f64) -> f64 {
@@ -84,14 +84,30 @@ pub struct Estimate {
     pub error: f64,
     /// The degrees of freedom behind the standard error.
     pub df: f64,
+    /// Whether the error comes from batches of neighbours that are alike.
+    pub alike: bool,
 }
 
 impl Estimate {
     /// Two bounds, each of which the true value is beyond with probability `alpha`: value ± `t_alpha` · error.
+    ///
+    /// Waits in a queue are skewed: where their mean comes out small, so does its error, and the upper bound of t fails two to
+    /// four times as often as it should. So where neighbours are alike, the upper bound of a positive mean is
+    /// value · exp(t · error/value), with t at a quarter of `alpha`. What is left is in the tests: at the edge, rules on
+    /// M/M/1 queues at loads of 0.5 to 0.9 pass in 1 to 8 % of runs for an alpha of 5 %.
     pub fn bounds(&self, alpha: f64) -> [f64; 2] {
         // Without an error, t would only spoil the last digit.
-        let reach = if self.error > 0.0 { t_exceeded(alpha, self.df) * self.error } else { 0.0 };
-        [self.value - reach, self.value + reach]
+        if self.error <= 0.0 {
+            return [self.value, self.value];
+        }
+        let low = self.value - t_exceeded(alpha, self.df) * self.error;
+        let high = if self.alike && self.value > 0.0 {
+            let reach = t_exceeded(alpha / 4.0, self.df) * self.error / self.value;
+            self.value * libm::exp(reach)
+        } else {
+            self.value + t_exceeded(alpha, self.df) * self.error
+        };
+        [low, high]
     }
 
     /// The difference to an independent estimate, with Welch's degrees of freedom
@@ -104,6 +120,7 @@ impl Estimate {
             value: self.value - other.value,
             error: libm::sqrt(a + b),
             df: if below > 0.0 { (a + b) * (a + b) / below } else { self.df.min(other.df) },
+            alike: false,
         }
     }
 }
@@ -112,11 +129,12 @@ impl Estimate {
 pub fn mean_of_independent(values: &[f64]) -> Option<Estimate> {
     let runs: Vec<Run> = values.iter().map(|value| (*value, 1)).collect();
     let error = super::stddev(&runs)? / libm::sqrt(values.len() as f64);
-    Some(Estimate { value: super::mean(&runs)?, error, df: values.len() as f64 - 1.0 })
+    Some(Estimate { value: super::mean(&runs)?, error, df: values.len() as f64 - 1.0, alike: false })
 }
 
-/// The mean of values in order of time whose neighbours may be alike, by 20 batch means: their standard deviation over
-/// √20, with 19 degrees of freedom (Law, *Simulation Modeling and Analysis*, 9.5.3). `None` of fewer than 40 values.
+/// The mean of values in order of time whose neighbours may be alike, by b batch means: their standard deviation over √b, with
+/// b − 1 degrees of freedom (Law, *Simulation Modeling and Analysis*, 9.5.3); 20 batches, or 10 or 5 where neighbours are
+/// alike and those are less certain. `None` of fewer than 40 values.
 pub fn mean_of_neighbours(runs: &[Run]) -> Option<Estimate> {
     let parts: Vec<(f64, u64)> = runs.iter().map(|(value, count)| (value * *count as f64, *count)).collect();
     (super::total(runs) >= 40).then(|| ratio_by_batches(&singles(&parts)))?
@@ -129,8 +147,9 @@ fn singles(parts: &[(f64, u64)]) -> Vec<(f64, u64)> {
 }
 
 /// The mean of values that come in clusters, as the gaps of one request do: Σ sums / Σ counts, a ratio whose error comes
-/// from the residuals sum − ratio · count of the clusters (Cochran, *Sampling Techniques*, 3rd ed., 6.3), in 20 batches
-/// of neighbours where there are 200 clusters or more. `None` of fewer than two clusters.
+/// from the residuals sum − ratio · count of the clusters (Cochran, *Sampling Techniques*, 3rd ed., 6.3), in batches of
+/// neighbours, as many as [`mean_of_neighbours`] takes, where there are 200 clusters or more. `None` of fewer than two
+/// clusters.
 pub fn mean_of_clusters(clusters: &[(f64, u64)]) -> Option<Estimate> {
     let clusters: Vec<(f64, u64)> = clusters.iter().filter(|(_, count)| *count > 0).copied().collect();
     if clusters.len() < 2 {
@@ -140,16 +159,22 @@ pub fn mean_of_clusters(clusters: &[(f64, u64)]) -> Option<Estimate> {
 }
 
 fn ratio_by_batches(clusters: &[(f64, u64)]) -> Option<Estimate> {
-    ratio(
-        &batches(clusters.len() as u64)
-            .map(|batch| {
-                clusters[batch.start as usize..batch.end as usize]
-                    .iter()
-                    .fold((0.0, 0), |(sum, count), (more, n)| (sum + more, count + n))
-            })
-            .collect::<Vec<_>>(),
-    )
+    let cut = |count: u64| {
+        let sums = batches(clusters.len() as u64, count).map(|batch| {
+            clusters[batch.start as usize..batch.end as usize]
+                .iter()
+                .fold((0.0, 0), |(sum, count), (more, n)| (sum + more, count + n))
+        });
+        ratio(&sums.collect::<Vec<_>>())
+    };
+    let variance =
+        |estimate: Option<Estimate>| estimate.map_or(0.0, |estimate| estimate.error * estimate.error);
+    let count = least_certain(variance(ratio(clusters)), CHOICE_ALPHA, |count| variance(cut(count)));
+    Some(Estimate { alike: count.is_some(), ..cut(count.unwrap_or(BATCHES))? })
 }
+
+/// The probability at which numbers of batches are held against each other.
+const CHOICE_ALPHA: f64 = 0.05;
 
 fn ratio(clusters: &[(f64, u64)]) -> Option<Estimate> {
     let count: u64 = clusters.iter().map(|(_, count)| count).sum();
@@ -158,7 +183,7 @@ fn ratio(clusters: &[(f64, u64)]) -> Option<Estimate> {
     let value = super::sum(&sums) / count as f64;
     let residuals: Vec<Run> = clusters.iter().map(|(sum, count)| (sum - value * *count as f64, 1)).collect();
     let error = super::stddev(&residuals)? * libm::sqrt(n) / count as f64;
-    Some(Estimate { value, error, df: n - 1.0 })
+    Some(Estimate { value, error, df: n - 1.0, alike: false })
 }
 
 #[cfg(test)]
@@ -261,9 +286,11 @@ mod tests {
             mean_of_independent(&runs.iter().map(|(value, _)| *value).collect::<Vec<_>>()).unwrap()
         };
         let batched = |runs: &[Run]| mean_of_neighbours(runs).unwrap();
-        assert!((0.03..0.075).contains(&beyond(0.0, batched)), "independent");
-        let (with, without) = (beyond(0.8, batched), beyond(0.8, plain));
-        assert!(with < 0.085 && without > 0.2, "{with} {without}");
+        assert!((0.02..0.07).contains(&beyond(0.0, batched)), "independent");
+        for phi in [0.5, 0.8, 0.95] {
+            let (with, without) = (beyond(phi, batched), beyond(phi, plain));
+            assert!(with < 0.065 && without > 0.15, "{phi}: {with} {without}");
+        }
     }
 
     #[test]

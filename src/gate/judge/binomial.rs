@@ -20,9 +20,9 @@ pub(super) struct Test {
 }
 
 /// The design effect of an indicator in order of time, where there are enough observations to look for one.
-pub(super) fn design_effect(indicator: &[(bool, u64)]) -> f64 {
+pub(super) fn design_effect(indicator: &[(bool, u64)], alpha: f64) -> f64 {
     let n: u64 = indicator.iter().map(|(_, count)| count).sum();
-    if n >= DEPENDENCE_FROM { stats::design_effect(indicator) } else { 1.0 }
+    if n >= DEPENDENCE_FROM { stats::design_effect(indicator, alpha) } else { 1.0 }
 }
 
 /// What a sample counts as.

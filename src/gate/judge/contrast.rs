@@ -120,7 +120,7 @@ fn difference(ours: &Side, theirs: &Side, alpha: f64) -> Option<([f64; 2], Strin
     if let Some(several) = mean_of_independent(&ours.values).or(mean_of_independent(&theirs.values)) {
         let repeats = n.max(m) as f64;
         let error = several.error * libm::sqrt(repeats + 1.0);
-        let estimate = Estimate { value: ours.value() - theirs.value(), error, df: several.df };
+        let estimate = Estimate { value: ours.value() - theirs.value(), error, df: several.df, alike: false };
         return Some((estimate.bounds(alpha), format!("t over the repeats of one side, {sizes}"), false));
     }
     let (own, other) = (reach(ours, alpha)?, reach(theirs, alpha)?);

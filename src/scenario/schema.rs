@@ -106,11 +106,18 @@ pub fn strict_schema() -> Value {
 pub fn editor_schema() -> Value {
     let mut schema = generated();
     relax(&mut schema);
+    let definitions = schema["$defs"].clone();
     each(&mut schema, &mut |object| {
         // unions: without a required `kind` more than one branch may fit
         if let Some(branches) = object.remove("oneOf") {
             object.insert("anyOf".into(), branches);
         }
+        if let Some(Value::Array(branches)) = object.get_mut("anyOf") {
+            for branch in branches {
+                leave_words_to_the_key(branch, &definitions);
+            }
+        }
+        name_choices(object);
         accept_variables(object);
     });
     if let Some(definitions) = schema.get_mut("$defs").and_then(Value::as_object_mut) {
@@ -135,6 +142,35 @@ pub fn editor_schema() -> Value {
         root.insert("then".into(), needed);
     }
     schema
+}
+
+/// Over a key, editors show the first description that they meet on the way out from its value: one of a branch would hide
+/// the key's own. What a kind is stands at its `kind`.
+fn leave_words_to_the_key(branch: &mut Value, definitions: &Value) {
+    let name = branch["$ref"].as_str().and_then(|path| path.strip_prefix("#/$defs/"));
+    if let Some(definition) =
+        name.and_then(|name| definitions.get(name)).filter(|one| one.get("type").is_some())
+    {
+        *branch = definition.clone();
+        if let Some(object) = branch.as_object_mut() {
+            object.remove("examples");
+            accept_variables(object);
+        }
+    }
+    if let Some(object) = branch.as_object_mut().filter(|object| !object.contains_key("const")) {
+        object.remove("description");
+    }
+}
+
+/// An enumeration as editors know it: its values, and beside them what each means.
+fn name_choices(object: &mut Map<String, Value>) {
+    let Some(Value::Array(branches)) = object.get("anyOf") else { return };
+    let each = |key: &str| branches.iter().map(|branch| branch.get(key).cloned()).collect::<Option<Vec<_>>>();
+    let (Some(values), Some(meanings)) = (each("const"), each("description")) else { return };
+    object.remove("anyOf");
+    object.insert("type".into(), "string".into());
+    object.insert("enum".into(), values.into());
+    object.insert("enumDescriptions".into(), meanings.into());
 }
 
 /// The pattern of a text with a variable in it.
@@ -197,10 +233,7 @@ fn strip_null(object: &mut Map<String, Value>) {
 /// since ajv's strict mode takes no list of types.
 fn accept_variables(object: &mut Map<String, Value>) {
     let variable = json!({ "$ref": "#/$defs/Variable" });
-    if let Some(Value::Array(branches)) = object.get_mut("anyOf") {
-        if branches.iter().all(|branch| branch.get("const").is_some() && branch.get("type").is_some()) {
-            branches.push(variable);
-        }
+    if object.contains_key("anyOf") {
         return;
     }
     let types: Vec<String> = match object.get("type") {
@@ -227,7 +260,7 @@ fn accept_variables(object: &mut Map<String, Value>) {
 fn branch(object: &Map<String, Value>, name: &str) -> Value {
     let keywords: &[&str] = match name {
         "integer" | "number" => &["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "enum"],
-        "string" => &["pattern", "minLength", "maxLength", "enum"],
+        "string" => &["pattern", "minLength", "maxLength", "enum", "enumDescriptions"],
         "array" => &["items", "minItems", "maxItems", "uniqueItems"],
         _ => &[],
     };
@@ -246,6 +279,14 @@ fn relax(schema: &mut Value) {
     for name in names {
         if let Some(definition) = schema.pointer_mut(&format!("/$defs/{name}")) {
             drop_required(definition);
+        }
+    }
+    // Of a kind only `kind` is asked for, also inside lists: else the kinds that need more are not completed.
+    for (_, definition) in schema["$defs"].as_object_mut().into_iter().flatten() {
+        for branch in definition.get_mut("oneOf").and_then(Value::as_array_mut).into_iter().flatten() {
+            if branch.pointer("/properties/kind/const").is_some() && branch.get("required").is_some() {
+                branch["required"] = json!(["kind"]);
+            }
         }
     }
     if let Some(root) = schema.as_object_mut() {

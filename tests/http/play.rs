@@ -96,3 +96,40 @@ fn a_hook_answers_what_the_server_said() {
         ["turn 1: you said ''", "word-0", "turn 2: you said 'word-0'", "word-1", "turn 3: you said 'word-1'"];
     assert_eq!(said, wanted);
 }
+
+#[test]
+fn tools_response_formats_and_images_of_a_file_reach_the_server() {
+    let server = crate::server::Server::start(|asked| match asked.path.as_str() {
+        "/v1/models" => crate::server::models(),
+        "/v1/chat/completions" => {
+            let text = format!(
+                "data: {}\n\ndata: {}\n\ndata: [DONE]\n\n",
+                crate::server::content("x"),
+                crate::server::finish()
+            );
+            vec![crate::server::head(), crate::server::piece(text), crate::server::end()]
+        }
+        _ => Vec::new(),
+    });
+    let mut scenario = scenario(&server.url(), 5, 8);
+    scenario["backends"]["s"]["endpoint"] = json!("chat");
+    let workload = &mut scenario["workloads"]["w"];
+    workload["prompt"] =
+        json!({ "kind": "file", "path": "scenarios/data/requests.jsonl", "format": "openai" });
+    workload.as_object_mut().unwrap().remove("output");
+    let (_, kept) = play(&scenario);
+    assert!(kept.0.iter().all(|(record, _)| record.outcome.releases()), "{:?}", kept.0);
+    let rows = std::fs::read_to_string("scenarios/data/requests.jsonl").unwrap();
+    let bodies = server.bodies();
+    for (row, sent) in rows.lines().zip(&bodies) {
+        let row: Value = serde_json::from_str(row).unwrap();
+        let row = row.get("body").unwrap_or(&row);
+        for key in ["messages", "tools", "response_format", "temperature"] {
+            assert_eq!(sent.get(key), row.get(key), "{key} of {row}");
+        }
+        let limit = row.get("max_tokens").or(row.get("max_completion_tokens"));
+        assert_eq!(sent.get("max_tokens"), limit, "{row}");
+        assert_eq!(sent["model"], "m", "the model is the backend's");
+    }
+    assert_eq!(bodies.len(), 5);
+}

@@ -1,5 +1,6 @@
 //! Hooks and checks, from the scenario to the results.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
@@ -155,4 +156,50 @@ fn a_plan_file_keeps_what_hooks_made_and_is_checked_by_them() {
     let said = run(dir.path(), ["apply", "--plan", "plan.jsonl", "--force"]);
     assert_eq!(said.code, Some(0), "{}", said.err);
     assert_eq!(results(dir.path()).0, played);
+}
+
+/// What a hook must not be able to do, one by one: each ends its own request with a message at its line.
+const HOSTILE: [(&str, &str); 14] = [
+    ("loop { }", "more than 1000000 operations"),
+    ("endless(0)", "functions call each other more than 16 deep"),
+    ("let s = \"x\"; loop { s += s; }", "a text grows too large"),
+    ("let a = [1]; loop { a += a; }", "a list grows too large"),
+    ("let m = #{}; let i = 0; loop { m[`${i}`] = i; i += 1; }", "more than 1000000 operations"),
+    ("rng.text(100000000)", "a text has 0 to"),
+    ("sleep(3600); \"x\"", "`sleep` is not there"),
+    ("timestamp().to_string()", "`timestamp` is not there"),
+    ("exit(0)", "`exit` is not there"),
+    ("open(\"/etc/passwd\")", "there is no function `open(string)`"),
+    ("42", "it gives back `42`"),
+    ("\"\"", "an empty prompt"),
+    ("(9223372036854775807 + ctx.index).to_string()", "addition overflow"),
+    ("(1 / (ctx.index - 26)).to_string()", "division by zero"),
+];
+
+#[test]
+fn hostile_hooks_end_within_their_limits_and_harm_no_other_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut hooks = "fn endless(n) { endless(n + 1) }\nfn prompt(ctx) {\n".to_owned();
+    for (at, (body, _)) in HOSTILE.iter().enumerate() {
+        writeln!(hooks, "    if ctx.index == {} {{ return {{ {body} }}; }}", 2 * at).unwrap();
+    }
+    hooks.push_str("    \"hello\"\n}");
+    let requests = 2 * HOSTILE.len();
+    apply(dir.path(), &hooks, "", "error_rate <= 50%");
+    let said = run(
+        dir.path(),
+        ["apply", "s.yaml", "--force", "--set", &format!("workloads.chat.load.requests={requests}")],
+    );
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    let (metrics, _) = results(dir.path());
+    assert_eq!(metrics["errors"], json!({ "hook_failed": HOSTILE.len() }));
+    assert_eq!(metrics["successful_requests"], HOSTILE.len());
+    assert_eq!((&metrics["avg_ttft_ms"], &metrics["max_ttft_ms"]), (&json!(10.0), &json!(10.0)));
+    let log = fs::read_to_string(dir.path().join("benchmark_results/requests.jsonl")).unwrap();
+    let rows: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for (at, (body, wanted)) in HOSTILE.iter().enumerate() {
+        let row = rows.iter().find(|row| row["index"] == 2 * at).unwrap();
+        let message = row["message"].as_str().unwrap();
+        assert!(message.starts_with("s.yaml:") && message.contains(wanted), "{body}: {message}");
+    }
 }

@@ -152,3 +152,23 @@ fn the_projects_own_client_finds_what_was_served() {
     signal(&child, "TERM");
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
+
+#[test]
+fn the_starter_for_servers_runs_against_a_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut child, _said, address) = start(&dir, &["--backend", "mock", "--speed", "20"]);
+    let own = tempfile::tempdir().unwrap();
+    assert_eq!(run(own.path(), ["init", "server"]).code, Some(0));
+    let output = sagebench(own.path())
+        .args(["apply", "scenario.yaml", "--smoke"])
+        .env("BASE_URL", format!("http://{address}/v1"))
+        .output()
+        .unwrap();
+    signal(&child, "TERM");
+    child.wait().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    for name in ["single", "many"] {
+        let metrics = json(own.path().join(format!("benchmark_results/{name}_metrics.json")));
+        assert_eq!((&metrics["successful_requests"], &metrics["failed_requests"]), (&3.into(), &0.into()));
+    }
+}

@@ -4,14 +4,14 @@ use std::path::Path;
 
 use divan::counter::ItemsCount;
 use indexmap::IndexMap;
-use sagebench::backend::config::{Backend, Clock};
+use sagebench::backend::config::Backend;
 use sagebench::backend::mock;
 use sagebench::campaign::{CellStart, Changes, Folder, Progress, Settings, conduct, prepare};
 use sagebench::measure::Samples;
 use sagebench::plan::{Plan, plan};
 use sagebench::record::{GapRun, Record};
 use sagebench::report::{RunReport, render_standard};
-use sagebench::run::{Flow, Observer, Resume, Stop, play};
+use sagebench::run::{Flow, Observer, Pace, Resume, Stop, play};
 use sagebench::scenario::Scenario;
 use sagebench::tokenizer;
 
@@ -56,7 +56,7 @@ fn keep(scenario: &Scenario, plan: &Plan) -> Samples {
         workload,
         workload.stream(0),
         mock.as_mut(),
-        Clock::Virtual,
+        Pace::Virtual,
         &Stop::default(),
         &mut keep,
         &Resume::default(),

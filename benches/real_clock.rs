@@ -5,13 +5,13 @@
 use std::path::Path;
 
 use indexmap::IndexMap;
-use sagebench::backend::config::{Backend, Clock};
+use sagebench::backend::config::Backend;
 use sagebench::backend::mock::Mock;
 use sagebench::measure::{Distribution, Samples};
 use sagebench::metric::Metric;
 use sagebench::plan::plan;
 use sagebench::record::{GapRun, Record};
-use sagebench::run::{Flow, Observer, Resume, Stop, play};
+use sagebench::run::{Flow, Observer, Pace, Resume, Stop, play};
 use sagebench::scenario::Scenario;
 use sagebench::tokenizer;
 use sagebench::units::ms;
@@ -45,7 +45,7 @@ fn main() {
         let mut mock = Mock::open(config, &workload.family, 1, Path::new(".")).expect("the mock is valid");
         let mut keep = Keep(Samples::new(workload.load.basis()));
         let (stop, resume) = (Stop::default(), Resume::default());
-        play(workload, workload.stream(0), &mut mock, Clock::Real, &stop, &mut keep, &resume)
+        play(workload, workload.stream(0), &mut mock, Pace::Real, &stop, &mut keep, &resume)
             .expect("the machine has a clock");
         let of = |name: &str| {
             let metric = Metric::named(name).expect("a metric of the table");

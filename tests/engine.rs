@@ -242,6 +242,7 @@ impl Row {
             seed: id,
             body: None,
             failed: None,
+            recorded: None,
         };
         let (prompt_tokens, output_tokens) = (self.prompt, self.output);
         Request { id, seed: id, prompt_tokens, output_tokens, content: Planned(recipe) }

@@ -71,7 +71,7 @@ impl Backend {
 /// A simulated inference engine. In `mode: fixed`, TTFT and TBT are constants (or drawn); in `mode: batched`, a continuous
 /// batch is scheduled step by step and each step takes what a cost model says. In both, the KV cache is a real block pool
 /// with prefix reuse, eviction and preemption, so a workload that is too large for it queues and recomputes as on a real
-/// server.
+/// server. In `mode: replay`, the times of answers are those that a trace recorded.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MockBackend {
@@ -96,7 +96,8 @@ pub struct MockBackend {
     /// `mode: batched`: speculative decoding. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub speculative: Option<Speculative>,
-    /// The KV cache. Required in `mode: batched`; in `mode: fixed` it is unlimited without this, and its metrics are unavailable.
+    /// The KV cache. Required in `mode: batched`; in `mode: fixed` it is unlimited without this, and its metrics are
+    /// unavailable; `mode: replay` has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kv: Option<Kv>,
     /// `mode: fixed`: at most so many tokens per second over all requests together. Default: no limit.
@@ -105,6 +106,10 @@ pub struct MockBackend {
     /// Which clock the run is played on. Default `virtual`.
     #[serde(default)]
     pub clock: Clock,
+    /// `clock: scaled`, required: modelled seconds in a second of the machine's clock. Less than 1 is slow motion.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.001, max = 1_000_000))]
+    pub speed: Option<f64>,
     /// The name reported as the model. Default `mock`.
     #[serde(default = "mock_model")]
     pub model: String,
@@ -147,6 +152,10 @@ pub enum Mode {
     Fixed,
     /// All running requests share steps, by the scheduling rules of vLLM v1; a step takes what `preset` or `cost` says.
     Batched,
+    /// Each request is answered when its trace says that it was: the workload's prompts are a trace whose `fields` tell the
+    /// times of answers. Recorded runs can be judged and reported again without the server. The load changes nothing, and a
+    /// cache or a batch is not known. A request that asks for another length than was recorded goes on at the recorded pace.
+    Replay,
 }
 
 /// A GPU and a model in bf16 whose step cost is known. All but `rtx4090-8b` are fits to kernel tables that were never
@@ -373,4 +382,19 @@ pub enum Clock {
     Virtual,
     /// The machine's monotonic clock: the run takes as long as it says.
     Real,
+    /// The machine's monotonic clock, `speed` times as fast: an hour of traffic takes a minute at `speed: 60`. Every number
+    /// is told in modelled time, the time that the backend lives in: a TTFT of 10 ms stays 10 ms. What the machine adds by
+    /// being late is multiplied as well, so this is for watching a long run, not for precision.
+    Scaled,
+}
+
+impl Clock {
+    /// Its name in a scenario.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Virtual => "virtual",
+            Self::Real => "real",
+            Self::Scaled => "scaled",
+        }
+    }
 }

@@ -75,5 +75,6 @@ fn recipe(index: u64, request: &Request, block_tokens: u32) -> Recipe {
         body: None,
         session: None,
         failed: None,
+        recorded: None,
     }
 }

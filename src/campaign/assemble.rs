@@ -67,6 +67,7 @@ pub fn assemble(
     report.name = Some(prepared.name.clone());
     report.description.clone_from(&prepared.scenario.description);
     report.clock = prepared.backends.first().map(Chosen::clock);
+    report.clock_speed = prepared.backends.first().and_then(Chosen::speed);
     report.simulated = Some(prepared.is_virtual());
     report.complete = Some(complete);
     report.stopped_early = campaign.fired().is_some();
@@ -253,7 +254,7 @@ fn cell_metrics(
     let prepared = campaign.prepared;
     let chosen = &prepared.backends[backend];
     let played: Vec<Played> = cells.iter().map(|cell| cell.played.clone()).collect();
-    let end = cells.last().map(|cell| cell.end_time).filter(|_| chosen.clock() == Clock::Real);
+    let end = cells.last().map(|cell| cell.end_time).filter(|_| chosen.clock() != Clock::Virtual);
     metrics(&CellInput {
         workload: &plan.name,
         backend: &chosen.name,

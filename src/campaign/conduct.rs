@@ -248,7 +248,7 @@ fn open_journal(prepared: &Prepared, settings: &Settings<'_>) -> Result<EarlierR
         return Ok(EarlierRun { journal: Some(journal), cells: read.cells, segments: read.segments });
     }
     folder.make_room(settings.force || settings.resume)?;
-    let is_real = prepared.backends.iter().any(|chosen| chosen.clock() == Clock::Real);
+    let is_real = prepared.backends.iter().any(|chosen| chosen.clock() != Clock::Virtual);
     let journal = is_real.then(|| Journal::create(&path, &header)).transpose()?;
     Ok(EarlierRun { journal, ..EarlierRun::default() })
 }
@@ -419,7 +419,7 @@ impl Player<'_, '_> {
             let watch = watch(prepared, self.key);
             let mut recorder = Recorder { taken, journal, failed: None, progress, count: 0, watch };
             let played =
-                play(plan, recipes, engine.as_mut(), self.chosen.clock(), stop, &mut recorder, resume)?;
+                play(plan, recipes, engine.as_mut(), self.chosen.pace(), stop, &mut recorder, resume)?;
             return Ok(recorder.done(played));
         }
         let opened = self.servers.open(backend, prepared, self.settings, self.progress)?;
@@ -462,7 +462,7 @@ pub(super) fn play_mock(
     let watch = watch(prepared, key);
     let mut recorder = Recorder { taken, journal, failed: None, progress, count: 0, watch };
     let recipes = plan.stream(key.repeat);
-    let played = play(plan, recipes, engine.as_mut(), chosen.clock(), stop, &mut recorder, resume)?;
+    let played = play(plan, recipes, engine.as_mut(), chosen.pace(), stop, &mut recorder, resume)?;
     Ok(recorder.done(played))
 }
 

@@ -9,14 +9,15 @@ use super::baselines::{self, Problem};
 use super::folder::is_inside;
 use super::shipped::{SHIPPED, Shipped};
 use crate::backend::candle::Source;
-use crate::backend::config::{Backend, Clock, Endpoint};
+use crate::backend::config::{Backend, Clock, Endpoint, Mode};
 use crate::backend::mock;
 use crate::gate::{Checked, Finding, Planned, PlannedBackend, PlannedWorkload, Site, check};
 use crate::nearest::nearest;
 use crate::plan::config::{Load, Requests};
-use crate::plan::{Plan, PlanError, PromptRecipe, plan, table};
+use crate::plan::{Plan, PlanError, PromptRecipe, WorkloadPlan, plan, table};
 use crate::report::config::Export;
 use crate::report::{Baseline, STANDARD, Template, find};
+use crate::run::Pace;
 use crate::scenario::{Diagnostic, Failed, Format, Loaded, Options, Scenario, load, load_text, read_file};
 use crate::tokenizer::{Mock, Tokenizer};
 
@@ -56,6 +57,26 @@ impl Chosen {
         match &self.config {
             Backend::Mock(mock) => mock.clock,
             _ => Clock::Real,
+        }
+    }
+
+    /// Modelled seconds in a second of the machine's clock, where it is scaled.
+    pub fn speed(&self) -> Option<f64> {
+        match self.pace() {
+            Pace::Scaled(speed) => Some(speed),
+            Pace::Virtual | Pace::Real => None,
+        }
+    }
+
+    /// How time passes on it.
+    pub fn pace(&self) -> Pace {
+        match &self.config {
+            Backend::Mock(mock) => match (mock.clock, mock.speed) {
+                (Clock::Virtual, _) => Pace::Virtual,
+                (Clock::Scaled, Some(speed)) => Pace::Scaled(speed),
+                (Clock::Real | Clock::Scaled, _) => Pace::Real,
+            },
+            _ => Pace::Real,
         }
     }
 
@@ -274,7 +295,8 @@ pub fn prepare_plan(path: &Path, changes: &Changes) -> Result<Prepared, Rejected
         let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
         message(&format!("{}: {}", path.display(), lines.join("; ")))
     })?;
-    if let Some((workload, error)) = too_long(&plan, &backends).into_iter().next() {
+    let unfit = too_long(&plan, &backends).into_iter().chain(not_for(&plan, &backends)).next();
+    if let Some((workload, error)) = unfit {
         return Err(message(&format!("{}: workload `{workload}`: {error}", path.display())));
     }
     let gates = check(&scenario, &planned(&plan, &backends)).map_err(|findings| {
@@ -434,6 +456,12 @@ fn too_long(plan: &Plan, backends: &[Chosen]) -> Vec<(String, String)> {
 fn not_for(plan: &Plan, backends: &[Chosen]) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for chosen in backends {
+        if let Backend::Mock(config) = &chosen.config
+            && config.mode == Mode::Replay
+        {
+            found.extend(plan.workloads.iter().filter_map(|workload| without_times(workload, &chosen.name)));
+            continue;
+        }
         let takes_parts = match chosen.config.server() {
             Some((server, _)) => server.endpoint == Some(Endpoint::Chat),
             None if matches!(chosen.config, Backend::Mock(_)) => continue,
@@ -469,6 +497,18 @@ fn not_for(plan: &Plan, backends: &[Chosen]) -> Vec<(String, String)> {
         }
     }
     found
+}
+
+/// A workload whose requests do not tell when they were answered, and what to say about it.
+fn without_times(workload: &WorkloadPlan, backend: &str) -> Option<(String, String)> {
+    let mut recipes = workload.stream(0).take(if workload.is_endless() { 1000 } else { 1_000_000 });
+    recipes.any(|recipe| recipe.recorded.is_none()).then(|| {
+        let message = format!(
+            "backend `{backend}` replays recorded times, and this workload's prompts tell none: they must be a trace in \
+             `format: jsonl` whose `fields` name `first` and `last`, or `ttft` and `tpot`"
+        );
+        (workload.name.clone(), message)
+    })
 }
 
 fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> String {

@@ -156,7 +156,7 @@ impl Draft {
         self.set("workload", cell.workload);
         self.set("backend", cell.backend);
         self.set("model", cell.model);
-        self.set("clock", if cell.clock == Clock::Virtual { "virtual" } else { "real" });
+        self.set("clock", cell.clock.word());
         self.set("sample_count", totals.successful);
         let method = "nearest rank on raw values";
         let method = if cell.samples.gaps().is_exact() {

@@ -118,6 +118,7 @@ mod tests {
             seed,
             body: None,
             failed: None,
+            recorded: None,
         }
     }
 

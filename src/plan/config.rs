@@ -258,6 +258,22 @@ pub struct TraceFields {
     /// The key of a list of block ids; equal leading ids mean an equal prefix.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blocks: Option<String>,
+    /// The key of the time at which the first token came, as `timestamp` and in its unit. With `last` (or `ttft` and `tpot`)
+    /// the trace says when its answers came, and a mock in `mode: replay` plays them back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<String>,
+    /// The key of the time at which the last token came, as `timestamp` and in its unit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<String>,
+    /// The key of how long the first token took, in place of `first`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttft: Option<String>,
+    /// The key of the mean time between two tokens, in place of `last`. The value of an answer of one token is not looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tpot: Option<String>,
+    /// The unit of `ttft` and `tpot`. Default `ms`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency_unit: Option<TimeUnit>,
 }
 
 impl Default for TraceFields {
@@ -268,6 +284,11 @@ impl Default for TraceFields {
             prompt_tokens: default_prompt_tokens(),
             output_tokens: default_output_tokens(),
             blocks: None,
+            first: None,
+            last: None,
+            ttft: None,
+            tpot: None,
+            latency_unit: None,
         }
     }
 }

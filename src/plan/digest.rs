@@ -194,6 +194,11 @@ impl Hashes {
             // Texts and numbers always have a JSON form.
             self.content.extend(serde_json::to_vec(&**body).unwrap_or_default());
         }
+        if let Some(recorded) = recipe.recorded {
+            self.content.push(3);
+            self.content.extend(recorded.ttft.to_le_bytes());
+            self.content.extend(recorded.rest.to_le_bytes());
+        }
         self.prompt(&recipe.prompt);
         self.flush(CHUNK);
     }

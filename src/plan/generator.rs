@@ -11,7 +11,7 @@ use super::rows::{Length, Rows};
 use super::session::answered;
 use super::source::{MixPart, Problem, Source, TraceRow, TraceRows};
 use super::stream::Slot;
-use super::{After, Prefix, PromptRecipe, Recipe};
+use super::{After, Prefix, PromptRecipe, Recipe, Recorded};
 use crate::record::Phase;
 use crate::sample::{Draws, Sampler, key, permuted};
 use crate::units::Ns;
@@ -219,11 +219,18 @@ impl Generator {
             seed,
             body: None,
             failed,
+            recorded: self.recorded(slot),
         };
         Some(match &self.hooked {
             Some(hooked) => hooked.changed(recipe),
             None => recipe,
         })
+    }
+
+    /// When the answer came where it was recorded.
+    fn recorded(&self, slot: &Slot) -> Option<Recorded> {
+        let Source::Trace(trace) = &self.source else { return None };
+        self.trace_row(trace, slot.phase, slot.row)?.recorded
     }
 
     /// How long a later turn waits for after the end of the one before it.

@@ -215,6 +215,37 @@ pub struct Recipe {
     /// Why it can not be sent: a hook failed when it was made. When it is due it is recorded as failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<Arc<str>>,
+    /// When its answer came where it was recorded, for a backend that plays that back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recorded: Option<Recorded>,
+}
+
+/// The times of an answer as a trace recorded them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recorded {
+    /// From the request's arrival to its first token.
+    pub ttft: Ns,
+    /// From the first token to the last one.
+    pub rest: Ns,
+    /// Tokens of the answer, at least 1.
+    pub tokens: u32,
+}
+
+impl Recorded {
+    /// When token `n` (from 0) came, counted from the request's arrival; tokens behind the first one come evenly. `None`
+    /// for one whose time nobody knows, because only one token was recorded.
+    pub fn at(&self, n: u32) -> Option<Ns> {
+        let gaps = u128::from(self.tokens.saturating_sub(1));
+        match (n, gaps) {
+            (0, _) => Some(self.ttft),
+            (_, 0) => None,
+            _ => {
+                let since = u128::from(self.rest) * u128::from(n) / gaps;
+                Some(self.ttft.saturating_add(Ns::try_from(since).unwrap_or(Ns::MAX)))
+            }
+        }
+    }
 }
 
 /// Releases a request when another has ended.

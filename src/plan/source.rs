@@ -9,7 +9,7 @@ use super::corpus::Corpus;
 use super::generator::OutputLength;
 use super::rows::{self, Dialogue, FileSource, Playing, Rows, TextRow};
 use super::session::{self, Sessions};
-use super::{PlanError, PromptRecipe};
+use super::{PlanError, PromptRecipe, Recorded};
 use crate::hook::Fault;
 use crate::sample::{BadLaw, FileError, Sampler};
 use crate::tokenizer::Tokenizer;
@@ -69,6 +69,8 @@ pub(super) struct TraceRow {
     pub(super) output: u32,
     /// The ids of its blocks, where the trace names them.
     pub(super) ids: Option<Arc<[u64]>>,
+    /// When its answer came, where the trace tells it.
+    pub(super) recorded: Option<Recorded>,
     /// The later turns of the session that it begins; `at` is how long each waits for the end of the one before it.
     pub(super) later: Vec<TraceRow>,
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 use serde_json::Value;
 
+use super::Recorded;
 use super::config::{TimeUnit, TooLong, TraceFields, TraceFormat, TracePrompt};
 use super::source::{Problem, TraceRow, TraceRows};
 use crate::sample::{FileError, Lines, csv_fields, json_fault};
@@ -23,6 +24,8 @@ struct RawRow {
     output: u64,
     ids: Option<Vec<u64>>,
     session: Option<Session>,
+    /// How long the first token took, and the last one from there, in nanoseconds.
+    answer: Option<(i128, i128)>,
 }
 
 /// What a row says about its session.
@@ -66,6 +69,9 @@ fn check_options(prompt: &TracePrompt) -> Result<(), Problem> {
         let message = "`fields` is for `format: jsonl`; this format has its own names";
         return Err(Problem::new("prompt.fields", message, "remove `fields`"));
     }
+    if let Some(fields) = &prompt.fields {
+        check_times(fields)?;
+    }
     if let Some(count) = prompt.block_tokens {
         if !blocks {
             let message = "`block_tokens` is given, but the rows name no blocks";
@@ -102,6 +108,37 @@ fn check_options(prompt: &TracePrompt) -> Result<(), Problem> {
             "raise `max_tokens`",
         )),
         _ => Ok(()),
+    }
+}
+
+/// The keys of an answer's times come in pairs.
+fn check_times(fields: &TraceFields) -> Result<(), Problem> {
+    let TraceFields { first, last, ttft, tpot, latency_unit, .. } = fields;
+    let at = |key: &str, message: &str, help: &str| {
+        Err(Problem::new(format!("prompt.fields.{key}"), message, help))
+    };
+    let pair = "name `first` and `last`, or `ttft` and `tpot`";
+    match (first, last, ttft, tpot) {
+        (None, None, None, None) | (Some(_), Some(_), None, None) if latency_unit.is_some() => {
+            at("latency_unit", "`latency_unit` is that of `ttft` and `tpot`", "remove it, or name them")
+        }
+        (None, None, None, None) | (Some(_), Some(_), None, None) | (None, None, Some(_), Some(_)) => Ok(()),
+        (Some(_), None, None, None) => {
+            at("first", "`first` without `last` does not tell an answer's times", pair)
+        }
+        (None, Some(_), None, None) => {
+            at("last", "`last` without `first` does not tell an answer's times", pair)
+        }
+        (None, None, Some(_), None) => {
+            at("ttft", "`ttft` without `tpot` does not tell an answer's times", pair)
+        }
+        (None, None, None, Some(_)) => {
+            at("tpot", "`tpot` without `ttft` does not tell an answer's times", pair)
+        }
+        _ => {
+            let key = if ttft.is_some() { "ttft" } else { "tpot" };
+            at(key, "an answer's times are told twice", pair)
+        }
     }
 }
 
@@ -216,6 +253,7 @@ fn fit(
             tokens.div_ceil(block_tokens)
         )));
     }
+    let recorded = recorded(reader, row.answer, output)?;
     let most = prompt.max_tokens.map_or(u32::MAX, |most| most.0);
     if u64::from(tokens) + u64::from(output) > u64::from(most) {
         match prompt.too_long {
@@ -230,7 +268,23 @@ fn fit(
             }
         }
     }
-    Ok(Some(TraceRow { at, prompt: tokens, output, ids: ids.map(Arc::from), later: Vec::new() }))
+    Ok(Some(TraceRow { at, prompt: tokens, output, ids: ids.map(Arc::from), recorded, later: Vec::new() }))
+}
+
+/// Checks when a row's answer of so many tokens came.
+fn recorded(
+    reader: &Reader,
+    answer: Option<(i128, i128)>,
+    tokens: u32,
+) -> Result<Option<Recorded>, FileError> {
+    let Some((ttft, rest)) = answer else { return Ok(None) };
+    if ttft < 0 || rest < 0 {
+        return Err(reader.lines.error("its arrival, first and last token do not follow each other"));
+    }
+    if ttft > LONGEST || rest > LONGEST {
+        return Err(reader.lines.error("its answer took more than 280 years"));
+    }
+    Ok(Some(Recorded { ttft: ttft as Ns, rest: rest as Ns, tokens }))
 }
 
 struct Reader {
@@ -257,6 +311,7 @@ impl Reader {
                 prompt_tokens: "input_length".into(),
                 output_tokens: "output_length".into(),
                 blocks: Some("hash_ids".into()),
+                ..TraceFields::default()
             }),
             TraceFormat::Azure => {
                 csv(&mut lines, ["TIMESTAMP", "ContextTokens", "GeneratedTokens"], calendar_ns)?
@@ -315,7 +370,14 @@ fn csv_row(
     };
     let text = field(columns[0])?;
     let at = time(text).ok_or_else(|| format!("`{}` is `{text}`, which is no time", columns[0].0))?;
-    Ok(RawRow { at, prompt: count(columns[1])?, output: count(columns[2])?, ids: None, session: None })
+    Ok(RawRow {
+        at,
+        prompt: count(columns[1])?,
+        output: count(columns[2])?,
+        ids: None,
+        session: None,
+        answer: None,
+    })
 }
 
 fn json_row(line: &str, fields: &TraceFields, sessions: bool) -> Result<RawRow, String> {
@@ -332,14 +394,11 @@ fn json_row(line: &str, fields: &TraceFields, sessions: bool) -> Result<RawRow, 
         Some(Session { has_time: false, .. }) => &no_time,
         _ => field(&fields.timestamp)?,
     };
-    let digits = match fields.timestamp_unit {
-        TimeUnit::S => 9,
-        TimeUnit::Ms => 6,
-        TimeUnit::Us => 3,
-        TimeUnit::Ns => 0,
+    let of = |name: &str, time: &Value, unit| {
+        let at = time.as_number().and_then(|number| decimal_ns(&number.to_string(), digits(unit)));
+        at.ok_or_else(|| format!("`{name}` is {time}, which is no time"))
     };
-    let at = time.as_number().and_then(|number| decimal_ns(&number.to_string(), digits));
-    let at = at.ok_or_else(|| format!("`{}` is {time}, which is no time", fields.timestamp))?;
+    let at = of(&fields.timestamp, time, fields.timestamp_unit)?;
     let ids = match &fields.blocks {
         None => None,
         Some(name) if session.is_some() && row.get(name).is_none() => None,
@@ -349,7 +408,32 @@ fn json_row(line: &str, fields: &TraceFields, sessions: bool) -> Result<RawRow, 
         }
     };
     let (prompt, output) = (count(&fields.prompt_tokens)?, count(&fields.output_tokens)?);
-    Ok(RawRow { at, prompt, output, ids, session })
+    let answer = match (&fields.first, &fields.last, &fields.ttft, &fields.tpot) {
+        (Some(first), Some(last), ..) => {
+            let of = |name: &str| of(name, field(name)?, fields.timestamp_unit);
+            let (first, last) = (of(first)?, of(last)?);
+            Some((first - at, last - first))
+        }
+        (_, _, Some(ttft), Some(tpot)) => {
+            let unit = fields.latency_unit.unwrap_or_default();
+            let of = |name: &str| of(name, field(name)?, unit);
+            let gaps = i128::from(output) - 1;
+            let rest = if gaps > 0 { of(tpot)?.saturating_mul(gaps) } else { 0 };
+            Some((of(ttft)?, rest))
+        }
+        _ => None,
+    };
+    Ok(RawRow { at, prompt, output, ids, session, answer })
+}
+
+/// How many decimal digits of the unit a nanosecond is.
+fn digits(unit: TimeUnit) -> i32 {
+    match unit {
+        TimeUnit::S => 9,
+        TimeUnit::Ms => 6,
+        TimeUnit::Us => 3,
+        TimeUnit::Ns => 0,
+    }
 }
 
 /// What a row of Mooncake's format says about its session.

@@ -31,6 +31,10 @@ pub struct RunReport {
     pub description: Option<String>,
     /// Which clock the run was played on; with several backends, the clock of the first.
     pub clock: Option<Clock>,
+    /// On a scaled clock, modelled seconds in a second of the machine's. Every time and rate is modelled time; only
+    /// `start_time` and `end_time` are the machine's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_speed: Option<f64>,
     /// Whether everything was simulated, on the virtual clock.
     #[serde(rename = "virtual")]
     pub simulated: Option<bool>,
@@ -259,6 +263,7 @@ impl RunReport {
             name: None,
             description: None,
             clock: None,
+            clock_speed: None,
             simulated: None,
             complete: None,
             interruption: None,

@@ -1,9 +1,8 @@
-//! The two clocks a run can be played on.
+//! The clocks a run can be played on.
 
 use std::time::Duration;
 
 use super::Stop;
-use crate::backend::config::Clock;
 use crate::units::{MICROSECOND, MILLISECOND, Ns};
 
 /// The longest sleep before a run looks whether it is asked to stop.
@@ -11,21 +10,35 @@ const LONGEST_SLEEP: Ns = 50 * MILLISECOND;
 /// How long before a deadline sleeping gives way to looking at the clock: what a timer may come late.
 const SPIN: Ns = 50 * MICROSECOND;
 
-/// Time since T0.
+/// How time passes in a run.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub enum Pace {
+    /// It jumps from event to event.
+    #[default]
+    Virtual,
+    /// By the machine's monotonic clock.
+    Real,
+    /// So many times as fast as the machine's monotonic clock; above 0.
+    Scaled(f64),
+}
+
+/// Time since T0, as the backend and the records see it.
 #[derive(Debug)]
 pub(super) enum Timeline {
     /// Jumps from event to event.
     Virtual(Ns),
     /// The machine's monotonic clock.
-    Real(Monotonic),
+    Real(Scaled),
 }
 
 impl Timeline {
     /// T0 is now.
-    pub(super) fn start(clock: Clock) -> Self {
-        match clock {
-            Clock::Virtual => Self::Virtual(0),
-            Clock::Real => Self::Real(Monotonic::start()),
+    pub(super) fn start(pace: Pace) -> Self {
+        let real = |speed| Self::Real(Scaled { clock: Monotonic::start(), speed });
+        match pace {
+            Pace::Virtual => Self::Virtual(0),
+            Pace::Real => real(None),
+            Pace::Scaled(speed) => real(Some(speed)),
         }
     }
 
@@ -50,7 +63,8 @@ impl Timeline {
         match self {
             Self::Virtual(_) => None,
             Self::Real(clock) => {
-                Some(Duration::from_nanos(deadline.saturating_sub(clock.now()).min(LONGEST_SLEEP)))
+                let left = clock.on_machine(deadline).saturating_sub(clock.clock.now());
+                Some(Duration::from_nanos(left.min(LONGEST_SLEEP)))
             }
         }
     }
@@ -60,6 +74,7 @@ impl Timeline {
         match self {
             Self::Virtual(now) => *now = deadline.max(*now),
             Self::Real(clock) => {
+                let (deadline, clock) = (clock.on_machine(deadline), &clock.clock);
                 let sleep = deadline.saturating_sub(SPIN).min(clock.now().saturating_add(LONGEST_SLEEP));
                 if clock.now() < sleep {
                     clock.sleep_until(sleep);
@@ -70,6 +85,26 @@ impl Timeline {
                 }
             }
         }
+    }
+}
+
+/// The machine's clock, or a multiple of it.
+#[derive(Debug)]
+pub(super) struct Scaled {
+    clock: Monotonic,
+    /// Modelled nanoseconds per nanosecond, where it is not the clock itself.
+    speed: Option<f64>,
+}
+
+impl Scaled {
+    fn now(&self) -> Ns {
+        let now = self.clock.now();
+        self.speed.map_or(now, |speed| (now as f64 * speed) as Ns)
+    }
+
+    /// When a modelled time comes on the machine's clock: never so early that [`Self::now`] is still before it.
+    fn on_machine(&self, at: Ns) -> Ns {
+        self.speed.map_or(at, |speed| (libm::ceil(at as f64 / speed) as Ns).saturating_add(1))
     }
 }
 

@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::clock::Pace;
 pub use self::journal::CellKey;
 pub use self::live::play_live;
 pub use self::load::{Load, Start, Unsent};

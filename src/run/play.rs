@@ -5,14 +5,13 @@ use std::collections::VecDeque;
 use rustc_hash::FxHashMap;
 
 use super::checker::{Checker, unmade};
-use super::clock::Timeline;
+use super::clock::{Pace, Timeline};
 use super::conversation::Conversations;
 use super::flight::{Ended, Flight, unsent};
 use super::load::{Load, Start};
 use super::processor::Watched;
 use super::steps::Steps;
 use super::{Ending, Flow, Observer, Played, Recipes, Resume, RunError, Stop};
-use crate::backend::config::Clock;
 use crate::backend::{Finish, RequestId, Sink, Stepped};
 use crate::plan::WorkloadPlan;
 use crate::record::{GapRun, Outcome, Phase, Record};
@@ -29,7 +28,7 @@ const IDLE_STEPS: u32 = 1000;
 ///
 /// On the virtual clock, time jumps to the next event and records carry the backend's own times. On the real clock the
 /// calling thread sleeps until the next event and records carry the times at which events were heard of; the backend's
-/// times are never adjusted to those, so delays do not add up.
+/// times are never adjusted to those, so delays do not add up. On a scaled clock the same holds in modelled time.
 ///
 /// When `stop` or `observer` asks for it, nothing new starts and what is in flight ends as [`Outcome::Interrupted`].
 ///
@@ -39,12 +38,12 @@ pub fn play(
     plan: &WorkloadPlan,
     recipes: impl Recipes,
     backend: &mut dyn Stepped,
-    clock: Clock,
+    pace: Pace,
     stop: &Stop,
     observer: &mut dyn Observer,
     resume: &Resume,
 ) -> Result<Played, RunError> {
-    if clock == Clock::Virtual && observer.pools_gaps() {
+    if pace == Pace::Virtual && observer.pools_gaps() {
         backend.fold_steps();
     }
     let checker = Checker::new(plan);
@@ -56,7 +55,7 @@ pub fn play(
         checker,
         load: Load::new(plan, recipes, resume),
         backend,
-        clock: Timeline::start(clock),
+        clock: Timeline::start(pace),
         observer,
         abort: None,
         flights: Flights::default(),

@@ -60,6 +60,7 @@ fn recipe(index: u64, prompt: u32, output: u32) -> Recipe {
         seed: key(&[7, index]),
         body: None,
         failed: None,
+        recorded: None,
     }
 }
 
@@ -121,6 +122,7 @@ fn config(ttft: Ns, tbt: Ns) -> MockBackend {
         kv: None,
         rate_cap: None,
         clock: Clock::Virtual,
+        speed: None,
         model: "mock".into(),
         weights: None,
         faults: Vec::new(),
@@ -163,7 +165,7 @@ fn run_on(
     plan: &WorkloadPlan,
     recipes: Vec<Recipe>,
     backend: &mut dyn Stepped,
-    clock: Clock,
+    clock: Pace,
 ) -> (Played, Kept) {
     let mut kept = Kept::default();
     let (stop, resume) = (Stop::default(), Resume::default());
@@ -173,7 +175,7 @@ fn run_on(
 
 /// Plays on the 10 ms / 5 ms mock without a cache limit.
 fn run(plan: &WorkloadPlan, recipes: Vec<Recipe>) -> (Played, Kept) {
-    run_on(plan, recipes, &mut mock(&config(10 * MS, 5 * MS)), Clock::Virtual)
+    run_on(plan, recipes, &mut mock(&config(10 * MS, 5 * MS)), Pace::Virtual)
 }
 
 impl Kept {

@@ -249,6 +249,7 @@ impl Door {
             body: None,
             session: None,
             failed: None,
+            recorded: None,
         };
         let mut recipe = house.answers.own(&recipe);
         let told = house.answers.whole(&recipe);

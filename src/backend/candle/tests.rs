@@ -158,6 +158,7 @@ fn recipe(index: u64, prompt: u32, output: u32) -> Recipe {
         cancel_after: None,
         body: None,
         failed: None,
+        recorded: None,
         seed: index / 2,
     }
 }

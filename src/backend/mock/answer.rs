@@ -96,7 +96,7 @@ fn first_tokens(text: &str, tokens: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::mock::tests::recipe;
+    use crate::backend::mock::fixed::tests::recipe;
 
     fn told(responses: &[MockResponse], recipe: &Recipe) -> (u32, String, String) {
         let mut answers = Answers::new(responses, "chat", 1);

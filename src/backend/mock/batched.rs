@@ -1,7 +1,7 @@
 //! The mock's batched mode: the engine's scheduler, whose steps take what a cost model says.
 //!
-//! A step begins at the instant at which the last one ended, or at which a request arrives at an idle engine; whoever
-//! arrives at that same instant is still in it. What a step emits comes out at its end.
+//! A step begins at the instant at which the last one ended, with those who were there before it, or at which a request
+//! arrives at an idle engine, with all who arrive at that same instant. What a step emits comes out at its end.
 
 use std::collections::VecDeque;
 
@@ -252,7 +252,7 @@ impl Stepped for Batched {
         while let Some(at) = self.next_event().filter(|at| *at <= to) {
             if self.busy_until == Some(at) {
                 self.end_step(at, sink);
-                // Requests that arrive at this instant are in the next step: it begins when they are there.
+                // What came out is heard before the next step begins: a request that is given up for it is not in that step.
                 if self.start_at == Some(to) {
                     self.tell_ends(at, sink);
                     return;

@@ -132,6 +132,7 @@ mod tests {
             seed,
             body: None,
             failed: None,
+            recorded: None,
         }
     }
 

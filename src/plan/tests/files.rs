@@ -134,7 +134,7 @@ fn damage_is_told_with_its_line() {
     line 2: the header has no workload `load`
     line 1: is no line of a plan: unknown field `extra`, expected one of `schema_version`, `seed`, `tokenizer`, `schedule_digest`, `content_digest`, `scenario`, `workloads`
     line 2: the header has no workload `lead`
-    line 2: is no line of a plan: unknown field `extra`, expected one of `index`, `phase`, `arrival`, `after`, `session`, `think`, `prompt`, `output_tokens`, `forced`, `cancel_after`, `seed`, `body`, `failed` at column 222
+    line 2: is no line of a plan: unknown field `extra`, expected one of `index`, `phase`, `arrival`, `after`, `session`, `think`, `prompt`, `output_tokens`, `forced`, `cancel_after`, `seed`, `body`, `failed`, `recorded` at column 222
     line 2: is no line of a plan: unknown field `extra`, expected `tokens` or `prefix` at column 147
     line 4: index 0 stands where 2 is next
     line 5: index 2 stands where 1 is next

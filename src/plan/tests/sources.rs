@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{all, arrivals, measured, planned, scenario, try_plan, under};
-use crate::plan::{Plan, Prefix, PromptRecipe, Recipe, WorkloadPlan, plan, table, text};
+use crate::plan::{Plan, Prefix, PromptRecipe, Recipe, Recorded, WorkloadPlan, plan, table, text};
 use crate::tokenizer::{Mock, Tokenizer};
 use crate::units::{MILLISECOND, SECOND};
 
@@ -245,6 +245,37 @@ fn small_traces_of_every_format() {
     assert_eq!(rows("burstgpt", "burstgpt-8.csv"), [(0, 906, 446), (51 * SECOND, 36, 29)]);
     let mooncake = [(0, 1100, 7), (0, 700, 3), (27_500 * MILLISECOND, 512, 2)];
     assert_eq!(rows("mooncake", "mooncake.jsonl"), mooncake);
+}
+
+/// Times of answers are the same whichever way the rows tell them, and a clipped answer keeps its pace.
+#[test]
+fn answers_have_the_times_that_the_trace_recorded() {
+    let recorded = |fields: &str, more: &str| {
+        let workload = format!(
+            r#"{{"prompt": {{"kind": "trace", "path": "tests/fixtures/recorded.jsonl", "format": "jsonl",
+                "fields": {{"timestamp": "sent_ms", {fields}}} {more}}}, "load": {{"kind": "replay", "speed": 2}}}}"#
+        );
+        all(&planned(&workload)).into_iter().map(|recipe| recipe.recorded).collect::<Vec<_>>()
+    };
+    let times =
+        |ttft: u64, rest: u64, tokens| Some(Recorded { ttft: ttft * 1000, rest: rest * MILLISECOND, tokens });
+    let expected = [times(100_250, 300, 3), times(50_000, 0, 1), times(80_000, 1000, 11)];
+    assert_eq!(
+        recorded(r#""first": "first_ms", "last": "end_ms""#, ""),
+        expected,
+        "speed is of arrivals alone"
+    );
+    assert_eq!(recorded(r#""ttft": "ttft_ms", "tpot": "tpot_ms""#, ""), expected);
+    let thousandth = r#""ttft": "ttft_ms", "tpot": "tpot_ms", "latency_unit": "us""#;
+    assert_eq!(recorded(thousandth, "")[2].map(|times| (times.ttft, times.rest)), Some((80_000, 1_000_000)));
+    let clipped =
+        recorded(r#""first": "first_ms", "last": "end_ms""#, r#", "too_long": "clip", "max_tokens": 10"#);
+    assert_eq!(clipped[2].and_then(|times| times.at(8)), Some(880 * MILLISECOND));
+    assert_eq!(
+        (clipped[2].and_then(|times| times.at(0)), clipped[1].and_then(|times| times.at(1))),
+        (Some(80 * MILLISECOND), None)
+    );
+    assert_eq!(recorded(r#""timestamp_unit": "ms""#, ""), [None, None, None]);
 }
 
 #[test]

@@ -41,7 +41,7 @@ fn played(plan: &WorkloadPlan, recipes: &[Recipe], config: &MockBackend, by_step
     let mut batched = mock::open(config, "w", 1, Path::new(".")).unwrap();
     let mut pooled = Pooled { records: Vec::new(), gaps: BTreeMap::new(), by_step, steps: 0 };
     let (stop, resume, recipes) = (Stop::default(), Resume::default(), Listed(recipes.to_vec().into()));
-    let played = play(plan, recipes, batched.as_mut(), Clock::Virtual, &stop, &mut pooled, &resume).unwrap();
+    let played = play(plan, recipes, batched.as_mut(), Pace::Virtual, &stop, &mut pooled, &resume).unwrap();
     (played, pooled)
 }
 

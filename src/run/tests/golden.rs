@@ -6,7 +6,7 @@ use super::*;
 fn stress() -> (Played, Kept, Mock) {
     let mut backend = mock(&MockBackend { kv: Some(kv(4096)), ..config(10 * MS, 5 * MS) });
     let plan = WorkloadPlan { requests: Some(10), ..plan(closed(10)) };
-    let (played, kept) = run_on(&plan, recipes(10, 256, 256), &mut backend, Clock::Virtual);
+    let (played, kept) = run_on(&plan, recipes(10, 256, 256), &mut backend, Pace::Virtual);
     (played, kept, backend)
 }
 
@@ -86,7 +86,7 @@ fn waiting_for_the_only_place_follows_the_lindley_recursion() {
     for recipe in &mut wanted {
         recipe.prompt = PromptRecipe::Synthetic { tokens: 17, prefix: None };
     }
-    let (_, kept) = run_on(&plan(open(None)), wanted, &mut backend, Clock::Virtual);
+    let (_, kept) = run_on(&plan(open(None)), wanted, &mut backend, Pace::Virtual);
     let mut wait = 0;
     for (k, record) in kept.records().into_iter().enumerate() {
         if k > 0 {
@@ -102,7 +102,7 @@ fn memory_is_weighted_by_time() {
     // 16 + 1 tokens hold one block until the first token comes and one more until the second; then nothing.
     let weights = Some(crate::units::Size(1000));
     let mut backend = mock(&MockBackend { kv: Some(kv(64)), weights, ..config(10 * MS, 5 * MS) });
-    let (played, _) = run_on(&plan(open(None)), arriving(&[0, 85 * MS], 2), &mut backend, Clock::Virtual);
+    let (played, _) = run_on(&plan(open(None)), arriving(&[0, 85 * MS], 2), &mut backend, Pace::Virtual);
     let block = 16.0 * 32_768.0;
     // Two requests of 10 ms × 1 block + 5 ms × 2 blocks over 100 ms.
     assert_eq!(played.stats.avg_mem_bytes, Some(1000.0 + block * 2.0 * 20.0 / 100.0));
@@ -112,7 +112,7 @@ fn memory_is_weighted_by_time() {
 #[test]
 fn a_rate_cap_spaces_all_tokens() {
     let cap = MockBackend { rate_cap: Some(crate::units::Rate(100.0)), ..config(10 * MS, 5 * MS) };
-    let (_, kept) = run_on(&plan(closed(2)), recipes(2, 16, 3), &mut mock(&cap), Clock::Virtual);
+    let (_, kept) = run_on(&plan(closed(2)), recipes(2, 16, 3), &mut mock(&cap), Pace::Virtual);
     // Tokens at 10, 20, 30, ... in turn.
     assert_eq!(kept.each(|record| record.first.unwrap() / MS), [10, 20]);
     assert_eq!(kept.ends(), [50, 60]);
@@ -123,7 +123,7 @@ fn evictions_cost_the_token_that_needs_the_block() {
     let cache = Kv { evict: Some(Duration(MS)), ..kv(48) };
     let mut backend = mock(&MockBackend { kv: Some(cache), ..config(10 * MS, 5 * MS) });
     // The first fills three blocks of 16 and leaves two full ones and a partial one; the second needs all three.
-    let (played, kept) = run_on(&plan(closed(1)), recipes(2, 32, 3), &mut backend, Clock::Virtual);
+    let (played, kept) = run_on(&plan(closed(1)), recipes(2, 32, 3), &mut backend, Pace::Virtual);
     assert_eq!(kept.ends(), [20, 20 + 20 + 2]);
     // The partial block and one full one at admission, the other for the second token.
     assert_eq!(kept.records()[1].first, Some((20 + 11) * MS));
@@ -159,7 +159,7 @@ fn a_shared_prefix_is_computed_once() {
         ..recipe(index, 64, 2)
     };
     let mut backend = mock(&MockBackend { kv: Some(kv(1024)), ..config(10 * MS, 5 * MS) });
-    let (played, _) = run_on(&plan(closed(1)), (0..5).map(shared).collect(), &mut backend, Clock::Virtual);
+    let (played, _) = run_on(&plan(closed(1)), (0..5).map(shared).collect(), &mut backend, Pace::Virtual);
     // Two of the prefix's blocks are full and shared; each of four later requests finds 32 of its 64 tokens.
     assert_eq!(played.stats.prefix_queried_tokens, Some(5 * 64));
     assert_eq!(played.stats.prefix_hit_tokens, Some(4 * 32));

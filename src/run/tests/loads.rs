@@ -158,7 +158,7 @@ fn what_follows_a_failure_is_skipped_to_the_end() {
     let status =
         FaultAction::HttpStatus(crate::backend::config::StatusFault { code: 503, retry_after: None });
     let mut backend = faulty(&MockBackend { faults: vec![fault(index, status)], ..config(10 * MS, 5 * MS) });
-    let (_, kept) = run_on(&plan(closed(1)), wanted, &mut backend, Clock::Virtual);
+    let (_, kept) = run_on(&plan(closed(1)), wanted, &mut backend, Pace::Virtual);
     assert_eq!(kept.outcomes(), [Success, HttpStatus(503), Skipped, Skipped, Success]);
     assert_eq!(kept.sent(), [Some(0), Some(16), None, None, Some(17)]);
     assert_eq!(kept.ends()[2..4], [16, 16]);
@@ -169,7 +169,7 @@ fn resume_after(plan: &WorkloadPlan, wanted: Vec<Recipe>, finished: &[u64]) -> (
     let finished = finished.iter().map(|index| (Phase::Measured, *index)).collect();
     let resume = Resume { finished, elapsed: 0 };
     let (mut kept, mut backend) = (Kept::default(), mock(&config(10 * MS, 5 * MS)));
-    let clock = Clock::Virtual;
+    let clock = Pace::Virtual;
     let stop = Stop::default();
     let played = play(plan, Listed(wanted.into()), &mut backend, clock, &stop, &mut kept, &resume).unwrap();
     (played, kept)
@@ -204,7 +204,7 @@ fn a_resumed_closed_load_goes_on() {
 fn a_user_whose_requests_take_no_time_does_not_stop_the_clock() {
     let mut backend = mock(&MockBackend { kv: Some(kv(16)), ..config(0, 0) });
     let plan = WorkloadPlan { duration: Some(10 * MS), ..plan(closed(2)) };
-    let (_, kept) = run_on(&plan, recipes(100, 16, 2), &mut backend, Clock::Virtual);
+    let (_, kept) = run_on(&plan, recipes(100, 16, 2), &mut backend, Pace::Virtual);
     assert_eq!(kept.0.len(), 20);
     assert!(kept.outcomes().iter().all(|outcome| *outcome == Outcome::Refused));
 }

@@ -37,7 +37,7 @@ fn all_faults() -> Vec<Fault> {
 fn each_fault_has_its_outcome_and_is_logged() {
     use Outcome::{Disconnected, HttpStatus, Success, TimedOut};
     let plan = WorkloadPlan { timeout: 100 * MS, ..plan(closed(7)) };
-    let (played, kept) = run_on(&plan, recipes(7, 16, 4), &mut with(all_faults()), Clock::Virtual);
+    let (played, kept) = run_on(&plan, recipes(7, 16, 4), &mut with(all_faults()), Pace::Virtual);
     assert_eq!(
         kept.outcomes(),
         [Success, HttpStatus(429), TimedOut, Disconnected, Disconnected, Success, Success]
@@ -72,7 +72,7 @@ fn warm_up_is_spared() {
     let always =
         fault(RequestMatch::default(), FaultAction::HttpStatus(StatusFault { code: 500, retry_after: None }));
     let plan = WorkloadPlan { warmup: WarmupPlan::Requests(1), ..plan(closed(1)) };
-    let (played, kept) = run_on(&plan, wanted, &mut with(vec![always]), Clock::Virtual);
+    let (played, kept) = run_on(&plan, wanted, &mut with(vec![always]), Pace::Virtual);
     assert_eq!(kept.outcomes()[0], Outcome::Success);
     assert_eq!(kept.outcomes()[1..], [Outcome::HttpStatus(500); 3]);
     assert_eq!(played.stats.faults.len(), 3);
@@ -82,7 +82,7 @@ fn warm_up_is_spared() {
 fn never_answered_requests_end_by_their_timeout() {
     let never = fault(RequestMatch::default(), FaultAction::Timeout(TimeoutFault {}));
     let plan = WorkloadPlan { timeout: 30 * MS, ..plan(closed(2)) };
-    let (played, kept) = run_on(&plan, recipes(4, 16, 2), &mut with(vec![never]), Clock::Virtual);
+    let (played, kept) = run_on(&plan, recipes(4, 16, 2), &mut with(vec![never]), Pace::Virtual);
     assert_eq!(kept.outcomes(), [Outcome::TimedOut; 4]);
     assert_eq!(kept.ends(), [30, 30, 60, 60]);
     assert_eq!(played.ending, Ending::Complete);
@@ -103,7 +103,7 @@ fn an_answer_that_is_complete_at_its_deadline_counts() {
 fn a_timeout_frees_the_blocks_and_the_user() {
     let mut backend = mock(&MockBackend { kv: Some(kv(64)), ..config(10 * MS, 5 * MS) });
     let plan = WorkloadPlan { timeout: 22 * MS, ..plan(closed(1)) };
-    let (_, kept) = run_on(&plan, recipes(3, 16, 40), &mut backend, Clock::Virtual);
+    let (_, kept) = run_on(&plan, recipes(3, 16, 40), &mut backend, Pace::Virtual);
     assert_eq!(kept.sent(), [Some(0), Some(22), Some(44)]);
     assert_eq!(kept.each(|record| record.output_tokens), [3; 3]);
     assert_eq!(backend.cache().unwrap().pool().used(), 0);
@@ -130,7 +130,7 @@ fn what_can_never_fit_is_refused() {
     let mut backend = mock(&MockBackend { kv: Some(kv(64)), ..config(10 * MS, 5 * MS) });
     let plan = WorkloadPlan { requests: Some(2), ..plan(closed(1)) };
     let wanted = vec![recipe(0, 32, 33), recipe(1, 32, 32)];
-    let (_, kept) = run_on(&plan, wanted, &mut backend, Clock::Virtual);
+    let (_, kept) = run_on(&plan, wanted, &mut backend, Pace::Virtual);
     assert_eq!(kept.outcomes(), [Outcome::Refused, Outcome::Success]);
     let message = "32 prompt and 33 output tokens can never fit in a KV cache of 64";
     assert_eq!(kept.records()[0].message.as_deref(), Some(message));
@@ -186,7 +186,7 @@ fn stopped(by_signal: bool) -> (Played, Kept) {
     let (resume, mut backend) = (Resume::default(), mock(&config(10 * MS, 5 * MS)));
     let plan = plan(open(Some(3)));
     let played =
-        play(&plan, Listed(wanted.into()), &mut backend, Clock::Virtual, &stop, &mut observer, &resume)
+        play(&plan, Listed(wanted.into()), &mut backend, Pace::Virtual, &stop, &mut observer, &resume)
             .unwrap();
     assert_eq!(backend.next_event(), None, "nothing is left in the backend");
     (played, observer.kept)
@@ -257,7 +257,7 @@ impl Stepped for Scripted {
 
 fn scripted(output: u32, events: Vec<(Ns, Event)>) -> (Record, Vec<GapRun>) {
     let mut backend = Scripted { events: events.into() };
-    let (_, mut kept) = run_on(&plan(closed(1)), recipes(1, 16, output), &mut backend, Clock::Virtual);
+    let (_, mut kept) = run_on(&plan(closed(1)), recipes(1, 16, output), &mut backend, Pace::Virtual);
     kept.0.remove(0)
 }
 
@@ -292,7 +292,7 @@ fn a_backend_that_stands_still_is_an_error() {
     let mut backend = Scripted { events: vec![(5, Event::Nothing)].into() };
     let (stop, resume) = (Stop::default(), Resume::default());
     let (plan, wanted) = (plan(closed(1)), Listed(recipes(1, 16, 1).into()));
-    let error = play(&plan, wanted, &mut backend, Clock::Virtual, &stop, &mut Kept::default(), &resume);
+    let error = play(&plan, wanted, &mut backend, Pace::Virtual, &stop, &mut Kept::default(), &resume);
     assert_eq!(error.unwrap_err(), RunError::StandsStill { at: Duration(5) });
 }
 
@@ -315,9 +315,9 @@ fn both_clocks_give_the_same_records() {
         (WorkloadPlan { timeout: 60 * MS, ..plan(closed(4)) }, wanted, backend)
     };
     let (plan, wanted, mut backend) = scenario();
-    let (_, simulated) = run_on(&plan, wanted, &mut backend, Clock::Virtual);
+    let (_, simulated) = run_on(&plan, wanted, &mut backend, Pace::Virtual);
     let (plan, wanted, mut backend) = scenario();
-    let (played, real) = run_on(&plan, wanted, &mut backend, Clock::Real);
+    let (played, real) = run_on(&plan, wanted, &mut backend, Pace::Real);
     assert_eq!(structure(&real), structure(&simulated));
     assert_eq!(played.ending, Ending::Complete);
     for record in real.records() {
@@ -331,6 +331,26 @@ fn both_clocks_give_the_same_records() {
     assert_eq!(backend.engine().cache().unwrap().pool().used(), 0);
 }
 
+/// Modelled times are those of the model, and what passes of them is so many times what passes on the machine's clock.
+#[test]
+fn a_scaled_clock_tells_modelled_time() {
+    let speed = 2000.0;
+    let wanted = || recipes(6, 16, 4);
+    let mut backend = mock(&config(SECOND, SECOND / 2));
+    let (_, simulated) = run_on(&plan(closed(2)), wanted(), &mut backend, Pace::Virtual);
+    let mut backend = mock(&config(SECOND, SECOND / 2));
+    let begun = std::time::Instant::now();
+    let (played, scaled) = run_on(&plan(closed(2)), wanted(), &mut backend, Pace::Scaled(speed));
+    let passed = begun.elapsed().as_nanos() as f64 * speed;
+    assert_eq!(structure(&scaled), structure(&simulated));
+    for record in scaled.records() {
+        let (sent, first) = (record.sent.unwrap(), record.first.unwrap());
+        assert!(first - sent >= SECOND && record.end - sent >= 5 * SECOND / 2, "{record:?}");
+    }
+    let end = played.measure_end as f64;
+    assert!(end >= 7.5 * SECOND as f64 && end <= passed, "{end} of {passed}");
+}
+
 #[test]
 fn a_real_run_hears_a_stop_while_it_waits() {
     let stop = Stop::default();
@@ -342,7 +362,7 @@ fn a_real_run_hears_a_stop_while_it_waits() {
         other.request(15);
     });
     let wanted = Listed(recipes(1, 16, 2).into());
-    let played = play(&plan, wanted, &mut backend, Clock::Real, &stop, &mut kept, &resume).unwrap();
+    let played = play(&plan, wanted, &mut backend, Pace::Real, &stop, &mut kept, &resume).unwrap();
     thread.join().unwrap();
     assert_eq!(played.ending, Ending::Interrupted(15));
     assert_eq!(kept.outcomes(), [Outcome::Interrupted]);

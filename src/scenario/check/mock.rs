@@ -1,7 +1,7 @@
 //! Backends that simulate: keys that belong to a mode, sizes, faults.
 
 use super::{Part, below};
-use crate::backend::config::{Fault, FaultAction, Kv, MockBackend, Mode, TokenRange};
+use crate::backend::config::{Clock, Fault, FaultAction, Kv, MockBackend, Mode, TokenRange};
 use crate::scenario::diagnostic::Diagnostic;
 
 impl Part<'_> {
@@ -10,6 +10,22 @@ impl Part<'_> {
         match mock.mode {
             Mode::Fixed => self.fixed_mock(mock),
             Mode::Batched => self.batched_mock(mock),
+            Mode::Replay => {
+                self.out_of_mode(&["ttft", "tbt", "rate_cap"], "fixed");
+                self.out_of_mode(&["preset", "cost", "engine", "speculative"], "batched");
+                self.unknown_to_replay(&["kv", "weights"]);
+            }
+        }
+        match (mock.clock, mock.speed) {
+            (Clock::Scaled, None) => self.lacks("speed", "`clock: scaled`", "60"),
+            (Clock::Scaled, Some(speed)) => self.above_zero("speed", Some(speed > 0.0)),
+            (Clock::Virtual | Clock::Real, Some(_)) => {
+                let diagnostic =
+                    Diagnostic::error(self.at(&["speed"]).key_span(), "`speed` belongs to `clock: scaled`")
+                        .help("take it out, or set `clock: scaled`");
+                self.report(diagnostic);
+            }
+            (Clock::Virtual | Clock::Real, None) => {}
         }
         self.above_zero("rate_cap", mock.rate_cap.map(|rate| rate.0 > 0.0));
         if let Some(kv) = &mock.kv {
@@ -52,6 +68,16 @@ impl Part<'_> {
         let diagnostic = Diagnostic::error(self.key_span(), format!("{owner} needs `{key}`"))
             .help(format!("write `{key}: {example}`"));
         self.report(diagnostic);
+    }
+
+    /// Keys that describe an engine, of which a replay has none.
+    fn unknown_to_replay(&mut self, keys: &[&str]) {
+        for key in keys {
+            if let Some(span) = below(self.node, key).1 {
+                let message = format!("`mode: replay` has no `{key}`: it plays recorded times back");
+                self.report(Diagnostic::error(span, message).help("take it out"));
+            }
+        }
     }
 
     /// Keys that only another mode reads.

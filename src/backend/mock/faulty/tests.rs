@@ -57,6 +57,7 @@ fn recipe(index: u64, prompt: u32, output: u32) -> Recipe {
         seed: key(&[3, index]),
         body: None,
         failed: None,
+        recorded: None,
     }
 }
 

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::backend::config::{Clock, Mode};
+use crate::backend::config::{Clock, Kv, Mode};
 use crate::plan::{Prefix, PromptRecipe};
 use crate::record::Phase;
 use crate::sample::key;
@@ -56,6 +56,7 @@ fn config(blocks: u32) -> MockBackend {
         }),
         rate_cap: None,
         clock: Clock::Virtual,
+        speed: None,
         model: "mock".into(),
         weights: None,
         faults: Vec::new(),
@@ -67,7 +68,7 @@ fn constant(ttft: Ns, tbt: Ns) -> Laws {
     Laws { ttft: Sampler::Constant(ttft as f64), tbt: Sampler::Constant(tbt as f64) }
 }
 
-pub(super) fn recipe(index: u64, prompt: u32, output: u32) -> Recipe {
+pub(in crate::backend::mock) fn recipe(index: u64, prompt: u32, output: u32) -> Recipe {
     Recipe {
         index,
         phase: Phase::Measured,
@@ -86,11 +87,12 @@ pub(super) fn recipe(index: u64, prompt: u32, output: u32) -> Recipe {
         seed: key(&[11, index]),
         body: None,
         failed: None,
+        recorded: None,
     }
 }
 
 impl Mock {
-    pub(super) fn check(&self) -> Result<(), String> {
+    pub(in crate::backend::mock) fn check(&self) -> Result<(), String> {
         let live = |sequence: &&Sequence| sequence.state != State::Gone;
         let live: Vec<&Sequence> = self.sequences.iter().filter(live).collect();
         for sequence in &live {

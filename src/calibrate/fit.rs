@@ -2,10 +2,11 @@
 //!
 //! Each fitted request gives two residuals, of its time to the first token and of the time from there to its last one,
 //! each cut at a factor of e so that a request which the model orders otherwise does not decide alone. Derivatives are
-//! differences of two simulations. How far a parameter may be wrong is the larger of two: what follows from the derivatives
-//! (95 % of the possible values), and how far from it other searches ended that fit as well. Where that is more than a
+//! differences of two simulations. How far a parameter may be wrong is told by `margin`, for 95 % of the possible values,
+//! and by how far from it other searches ended that fit as well; the larger of the two counts. Where that is more than a
 //! quarter of the parameter, the data does not tell it.
 
+use super::margin::{clusters, margins};
 use super::{CalibrateError, Outcomes, Recorded, Request, simulate};
 use crate::backend::config::{MockBackend, StepCost};
 use crate::units::Ns;
@@ -307,16 +308,9 @@ impl Fit<'_> {
         ends: &[Point],
         jacobian: &[Vec<f64>],
     ) -> Vec<Found> {
-        let n = point.residuals.len();
-        let free = n.saturating_sub(self.parameters.len()).max(1);
-        let variance = f64::max(point.sum / free as f64, NOISE * NOISE);
-        let matrix = normal(jacobian, 0.0);
+        let margins = margins(jacobian, &point.residuals, &clusters(self.recorded), NOISE);
         let of = |k: usize| {
-            let mut unit = vec![0.0; matrix.len()];
-            unit[k] = 1.0;
-            let spread = solve(&matrix, &unit)[k] * variance;
-            let margin =
-                if spread.is_finite() && spread > 0.0 { 1.96 * libm::sqrt(spread) } else { f64::INFINITY };
+            let margin = margins[k];
             let parameter = self.parameters[k];
             let apart = ends.iter().map(|end| (end.at[k] - point.at[k]).abs()).fold(0.0, f64::max);
             let margin = margin.max(apart);
@@ -329,7 +323,7 @@ impl Fit<'_> {
                 is_known,
             }
         };
-        (0..matrix.len()).map(of).collect()
+        (0..self.parameters.len()).map(of).collect()
     }
 
     fn score(&self, mock: &MockBackend, from: usize) -> Result<Score, CalibrateError> {
@@ -370,7 +364,7 @@ fn log_ratio(model: Ns, real: Ns) -> f64 {
 }
 
 /// `JᵀJ`, its diagonal raised by `damping` times itself and by so little that it can be inverted.
-fn normal(jacobian: &[Vec<f64>], damping: f64) -> Vec<Vec<f64>> {
+pub(super) fn normal(jacobian: &[Vec<f64>], damping: f64) -> Vec<Vec<f64>> {
     let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
     let mut matrix: Vec<Vec<f64>> =
         jacobian.iter().map(|row| jacobian.iter().map(|other| dot(row, other)).collect()).collect();
@@ -380,12 +374,12 @@ fn normal(jacobian: &[Vec<f64>], damping: f64) -> Vec<Vec<f64>> {
     matrix
 }
 
-fn gradient(jacobian: &[Vec<f64>], residuals: &[f64]) -> Vec<f64> {
+pub(super) fn gradient(jacobian: &[Vec<f64>], residuals: &[f64]) -> Vec<f64> {
     jacobian.iter().map(|row| row.iter().zip(residuals).map(|(a, b)| a * b).sum()).collect()
 }
 
 /// Solves a small linear system by elimination with the largest pivot. Without one, what it would decide is 0.
-fn solve(matrix: &[Vec<f64>], right: &[f64]) -> Vec<f64> {
+pub(super) fn solve(matrix: &[Vec<f64>], right: &[f64]) -> Vec<f64> {
     let n = right.len();
     let mut rows: Vec<Vec<f64>> =
         matrix.iter().zip(right).map(|(row, r)| [row.as_slice(), &[*r]].concat()).collect();

@@ -5,6 +5,7 @@
 //! there to the last one, and scored on the others, which the fit has not seen.
 
 mod fit;
+mod margin;
 mod read;
 mod simulate;
 mod text;

@@ -63,6 +63,65 @@ fn a_mocks_own_parameters_are_found() {
     assert!(fitted.before.mape[0] > 5.0 * fitted.fitted.mape[0], "it did not have to be fitted");
 }
 
+/// Times of a server under an overlapping load, each busy period of which was a little slower or faster than the model.
+fn noisy(cost: &StepCost, seed: u64) -> Recorded {
+    let mut draws = crate::sample::Draws::new(seed, "a noisy run", 0);
+    let (mut requests, mut at) = (Vec::new(), 0);
+    for _ in 0..96 {
+        // Bursts that overlap, with pauses between some of them.
+        at += (draws.exponential() * if draws.unit() < 0.15 { 6e9 } else { 0.15e9 }) as Ns;
+        let prompt = libm::exp(5.5 + draws.normal()).clamp(8.0, 6000.0) as u32;
+        let output = 2 + draws.below(60) as u32;
+        requests.push(Request { arrival: at, first: at, last: at, prompt, output, blocks: Arc::from([]) });
+    }
+    let start = requests[0].arrival;
+    requests.iter_mut().for_each(|request| request.arrival -= start);
+    let mut recorded = Recorded { runs: vec![requests], left_out: 0, block_tokens: 16 };
+    let mut mock = unknown_server(&recorded);
+    mock.cost = Some(*cost);
+    let times = simulate(&mock, &recorded).unwrap();
+    let (mut pace, mut busy_until) = (1.0, 0);
+    for (request, (first, last)) in recorded.runs[0].iter_mut().zip(&times[0]) {
+        if request.arrival >= busy_until {
+            pace = libm::exp(0.03 * draws.normal());
+        }
+        busy_until = busy_until.max(*last);
+        let own = pace * libm::exp(0.01 * draws.normal());
+        let later = |time: Ns| request.arrival + ((time - request.arrival) as f64 * own) as Ns;
+        (request.first, request.last) = (later(*first), later(*last));
+    }
+    recorded
+}
+
+/// The margins are honest: over many noisy runs they hold the truth about as often as the 95 % that they promise. By
+/// default a few runs; `SAGEBENCH_DATASETS` sets how many.
+#[test]
+fn margins_hold_the_truth_as_often_as_they_promise() {
+    let runs = std::env::var("SAGEBENCH_DATASETS").ok().and_then(|n| n.parse().ok()).unwrap_or(4);
+    let names = ["weights_ms", "token_us", "knee"];
+    let fit: Vec<Parameter> = names.iter().filter_map(|name| Parameter::named(name)).collect();
+    let (mut held, mut all) = (0, 0);
+    for seed in 0..runs {
+        let recorded = noisy(&TRUE, seed);
+        let cost = StepCost { weights_ms: 6.0, token_us: 50.0, knee: 1.6, ..TRUE };
+        let start = MockBackend { cost: Some(cost), ..unknown_server(&recorded) };
+        let fitted = calibrate(&recorded, &Settings { start: Some(start), fit: fit.clone() }).unwrap();
+        for found in &fitted.found {
+            let right = found.parameter.of(&TRUE);
+            let is_held = (found.value - right).abs() <= found.margin;
+            println!("{seed} {} {:.3} ± {:.3} {is_held}", found.parameter.name, found.value, found.margin);
+            held += u32::from(is_held);
+            all += 1;
+        }
+    }
+    println!("{held} of {all} margins hold the truth");
+    // With 95 % each, fewer than this come once in a thousand times.
+    let least = (0_u32..=all)
+        .find(|n| crate::stats::at_most(u64::from(all), 0.95, u64::from(*n)) > 1e-3)
+        .unwrap_or(0);
+    assert!(held >= least, "{held} of {all} margins hold the truth, at least {least} are expected");
+}
+
 #[test]
 fn what_lone_requests_do_not_tell_is_said() {
     let mut recorded = recorded(&TRUE);

@@ -3,7 +3,7 @@
 use rustc_hash::FxHashMap;
 
 use super::pool::BlockId;
-use crate::sample::key;
+use crate::sample::mix;
 
 /// Names a full block's content and everything before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -12,7 +12,7 @@ pub struct BlockHash(pub u64);
 /// The hash of a block with this content behind `before`; `None` is the start of a sequence. 64 bits: among a million
 /// blocks two different ones are taken for each other with a probability of 3 in 10^8.
 pub fn chain(before: Option<BlockHash>, content: u64) -> BlockHash {
-    BlockHash(key(&[before.map_or(0, |hash| hash.0), content]))
+    BlockHash(mix(before.map_or(0, |hash| hash.0).rotate_left(23) ^ content))
 }
 
 /// The blocks that hold one content, the longest published one first.

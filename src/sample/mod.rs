@@ -13,4 +13,4 @@ pub use distribution::{Empirical, Fixed, Lognormal, Normal, Quantity, Time, Toke
 pub use json::JsonRows;
 pub use lines::{FileError, Lines, csv_fields, json_fault, line_ends};
 pub use sampler::{BadLaw, Sampler};
-pub use seed::{Draws, key, name_key, permuted};
+pub use seed::{Draws, key, mix, name_key, permuted};

@@ -8,9 +8,10 @@ use std::collections::VecDeque;
 use rustc_hash::FxHashMap;
 
 use super::answer::Answers;
+use super::cost::Stopwatch;
 use super::counters::Counters;
 use super::{Engine, MockError, cache};
-use crate::backend::config::{MockBackend, StepCost};
+use crate::backend::config::MockBackend;
 use crate::backend::{EngineStats, Finish, RequestId, Sink, Standing, Stepped};
 use crate::engine::{Content, Emission, KvCache, Limits, Request, Scheduled, Scheduler, Speculation};
 use crate::plan::Recipe;
@@ -34,7 +35,7 @@ impl Content for Held {
 #[derive(Debug)]
 pub struct Batched {
     scheduler: Scheduler<Held>,
-    cost: StepCost,
+    cost: Stopwatch,
     /// What dropping one cached block adds to a step.
     evict: Ns,
     speculation: Option<Speculation>,
@@ -94,7 +95,7 @@ impl Batched {
         Ok(Self {
             counters: Counters::new(&config, Some(&cache)),
             scheduler: Scheduler::new(limits, cache),
-            cost,
+            cost: Stopwatch::new(cost),
             evict,
             speculation,
             answers: Answers::new(&config.responses, family, seed),

@@ -4,13 +4,55 @@ use crate::backend::config::{Comm, Preset, StepCost};
 use crate::engine::Step;
 use crate::units::Ns;
 
+/// Rooflines of steps of so many tokens are kept.
+const KEPT: u32 = 1 << 16;
+
+/// Times steps by one cost. Its two powers are most of the work, and depend on the number of tokens alone: they are
+/// computed once for each.
+#[derive(Debug)]
+pub(super) struct Stopwatch {
+    cost: StepCost,
+    /// By tokens; NaN where it is not known yet.
+    rooflines: Vec<f64>,
+}
+
+impl Stopwatch {
+    pub(super) fn new(cost: StepCost) -> Self {
+        Self { cost, rooflines: Vec::new() }
+    }
+
+    /// The same as [`StepCost::duration`].
+    pub(super) fn duration(&mut self, step: &Step) -> Ns {
+        let (cost, at) = (&self.cost, step.tokens as usize);
+        if step.tokens >= KEPT {
+            return cost.duration(step);
+        }
+        if self.rooflines.len() <= at {
+            self.rooflines.resize(at + 1, f64::NAN);
+        }
+        let kept = &mut self.rooflines[at];
+        if kept.is_nan() {
+            *kept = cost.roofline(step.tokens);
+        }
+        cost.with_roofline(*kept, step)
+    }
+}
+
 impl StepCost {
     /// How long a step takes, in nanoseconds, rounded. The formula is the type's own doc; arithmetic goes through `libm`,
     /// so it is the same on every platform.
     pub fn duration(&self, step: &Step) -> Ns {
-        let (weights, compute) = (self.weights_ms * 1e6, self.token_us * 1e3 * f64::from(step.tokens));
+        self.with_roofline(self.roofline(step.tokens), step)
+    }
+
+    /// Reading the weights or computing so many tokens, whichever is longer.
+    fn roofline(&self, tokens: u32) -> f64 {
+        smooth_max(self.weights_ms * 1e6, self.token_us * 1e3 * f64::from(tokens), self.knee)
+    }
+
+    fn with_roofline(&self, roofline: f64, step: &Step) -> Ns {
         let ns = self.base_ms * 1e6
-            + smooth_max(weights, compute, self.knee)
+            + roofline
             + self.sequence_us * 1e3 * f64::from(step.batch())
             + self.kv_token_ns * step.kv_tokens as f64
             + self.prefill_pair_ps * 1e-3 * step.prefill_pairs as f64
@@ -130,6 +172,16 @@ mod tests {
         };
         let step = Step { tokens: 64, ..Step::default() };
         assert_eq!(cost.duration(&step), 1_000_000 + 4_116_582);
+    }
+
+    #[test]
+    fn a_stopwatch_remembers_and_changes_nothing() {
+        let (cost, _) = Preset::H100Of8b.parameters();
+        let mut watch = Stopwatch::new(cost);
+        for tokens in [9, 2048, 9, KEPT, 1, 2048, 9] {
+            let step = Step { tokens, kv_tokens: u64::from(tokens) * 31, ..Step::default() };
+            assert_eq!(watch.duration(&step), cost.duration(&step), "{tokens}");
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! From played cells to the report: metrics, verdicts, and what the run comes to.
 
+use std::borrow::Cow;
+
 use indexmap::IndexMap;
 
 use super::cell::Cell;
@@ -47,7 +49,8 @@ pub(super) struct Group<'a> {
     pub(super) plan: &'a WorkloadPlan,
     pub(super) chosen: &'a Chosen,
     pub(super) cells: Vec<&'a Cell>,
-    pub(super) samples: Samples,
+    /// Those of its only cell, or of all of them pooled.
+    pub(super) samples: Cow<'a, Samples>,
     pub(super) validity: Validity,
     pub(super) metrics: Metrics,
     /// The metrics of each repeat, where there are several.
@@ -213,10 +216,15 @@ fn pooled<'a>(
     let prepared = campaign.prepared;
     let plan = &prepared.plan.workloads[workload];
     let chosen = &prepared.backends[backend];
-    let mut samples = Samples::new(plan.load.basis());
-    for cell in &cells {
-        samples.merge(&cell.taken.samples);
-    }
+    let samples = if let [cell] = cells.as_slice() {
+        Cow::Borrowed(&cell.taken.samples)
+    } else {
+        let mut pooled = Samples::new(plan.load.basis());
+        for cell in &cells {
+            pooled.merge(&cell.taken.samples);
+        }
+        Cow::Owned(pooled)
+    };
     let played: Vec<&Samples> = cells.iter().map(|cell| &cell.taken.samples).collect();
     let setting = Setting {
         clock: chosen.clock(),

@@ -99,8 +99,7 @@ fn token_log(prepared: &Prepared, cells: &[CellRecords]) -> Option<OutputFile> {
 }
 
 fn request_log(prepared: &Prepared, cells: &[CellRecords]) -> OutputFile {
-    let records: Vec<Vec<Record>> =
-        cells.iter().map(|cell| cell.samples.by_due().into_iter().cloned().collect()).collect();
+    let records: Vec<Vec<&Record>> = cells.iter().map(|cell| cell.samples.by_due()).collect();
     let basis = |name: &str| {
         prepared.plan.workloads.iter().find(|plan| plan.name == name).map(|plan| plan.load.basis())
     };

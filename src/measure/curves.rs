@@ -113,7 +113,10 @@ fn bar(record: &Record) -> Bar {
 /// Failures by kind, the most frequent first, each with a sample message.
 pub fn errors(samples: &Samples) -> Vec<ErrorCount> {
     let mut kinds: IndexMap<String, ErrorCount> = IndexMap::new();
-    for record in samples.by_due().into_iter().filter(|record| record.outcome.is_failure()) {
+    let mut failed: Vec<&Record> =
+        samples.records().iter().filter(|record| record.outcome.is_failure()).collect();
+    failed.sort_by_key(|record| (record.due, record.index));
+    for record in failed {
         let kind = record.outcome.label();
         let entry = kinds.entry(kind.clone()).or_insert(ErrorCount { kind, count: 0, message: None });
         entry.count += 1;

@@ -187,7 +187,7 @@ pub struct RequestLog<'a> {
     /// From which moment latency counts.
     pub basis: Basis,
     /// Its records, in the order they are to be written.
-    pub records: &'a [Record],
+    pub records: &'a [&'a Record],
 }
 
 /// One row of `requests.jsonl`. Times are milliseconds since the cell's T0.

@@ -7,7 +7,7 @@ use super::*;
 use crate::gate::Verdict;
 use crate::measure::fixture::stress;
 use crate::measure::metrics_schema;
-use crate::record::Basis;
+use crate::record::{Basis, Record};
 
 fn rendered(name: &str) -> String {
     render(&report(), &embedded(name).expect("it ships")).unwrap_or_else(|error| panic!("{error}"))
@@ -29,12 +29,13 @@ fn golden_files() {
     insta::assert_snapshot!("sweep_csv", text(&sweep_csv(&report().sweeps).expect("there is a sweep")));
     insta::assert_snapshot!("benchmark_summary", text(&benchmark_summary(&report())));
     let (samples, _) = stress();
+    let records: Vec<&Record> = samples.records().iter().collect();
     let log = RequestLog {
         workload: "stress_test",
         backend: "mock",
         repeat: 0,
         basis: Basis::Sent,
-        records: samples.records(),
+        records: &records,
     };
     insta::assert_snapshot!("requests_jsonl", text(&requests_jsonl(&[log], 2)));
 }

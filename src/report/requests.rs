@@ -142,12 +142,13 @@ mod tests {
             failed(1, 5, 9, Outcome::HttpStatus(503), Some("busy")),
             failed(2, 5, 9, Outcome::CancelledByServer, None),
         ];
+        let all: Vec<&Record> = records.iter().collect();
         let log = |repeat| RequestLog {
             workload: "chat",
             backend: "mock",
             repeat,
             basis: Basis::Due,
-            records: &records,
+            records: &all,
         };
         let dir = tempfile::tempdir().unwrap();
         let file = requests_jsonl(&[log(0), log(1)], 100);

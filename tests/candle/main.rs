@@ -231,7 +231,8 @@ fn time_to_first_token_and_gaps_are_the_whole_time_and_ten_requests_are_one_batc
         let mut records = Exact::default();
         let (stop, resume) = (Stop::default(), Resume::default());
         let played =
-            play(plan, plan.stream(0), &mut engine, sagebench::run::Pace::Real, &stop, &mut records, &resume).unwrap();
+            play(plan, plan.stream(0), &mut engine, sagebench::run::Pace::Real, &stop, &mut records, &resume)
+                .unwrap();
         for record in &records.0 {
             assert_eq!(record.outcome, Outcome::Success, "{:?}", record.message);
             assert_eq!(

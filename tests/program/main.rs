@@ -6,6 +6,7 @@ mod common;
 mod comparing;
 mod contract;
 mod dialects;
+mod expectations;
 mod hooks;
 mod interruption;
 mod models;

@@ -75,7 +75,9 @@ fn noisy(cost: &StepCost, seed: u64) -> Recorded {
         requests.push(Request { arrival: at, first: at, last: at, prompt, output, blocks: Arc::from([]) });
     }
     let start = requests[0].arrival;
-    requests.iter_mut().for_each(|request| request.arrival -= start);
+    for request in &mut requests {
+        request.arrival -= start;
+    }
     let mut recorded = Recorded { runs: vec![requests], left_out: 0, block_tokens: 16 };
     let mut mock = unknown_server(&recorded);
     mock.cost = Some(*cost);

@@ -62,7 +62,7 @@ pub fn play(
         conversations: Conversations::new(plan),
         deadlines: VecDeque::new(),
         next_id: 0,
-        processor: if pace != Pace::Virtual { Watched::start(&[]) } else { None },
+        processor: if pace == Pace::Virtual { None } else { Watched::start(&[]) },
         measuring: None,
         measured_end: 0,
         measured_in_flight: 0,

@@ -48,6 +48,15 @@ struct Playing {
     refusal: Option<Box<str>>,
 }
 
+impl Playing {
+    /// When the next token comes, or the end where there is none.
+    fn next(&self) -> Ns {
+        let after = self.recipe.recorded.and_then(|recorded| recorded.at(self.emitted));
+        let after = after.filter(|_| self.refusal.is_none() && self.recipe.output_tokens > 0);
+        self.from.saturating_add(after.unwrap_or(0))
+    }
+}
+
 /// The mock's replay mode. One per cell.
 #[derive(Debug)]
 pub struct Replay {
@@ -86,13 +95,6 @@ impl Replay {
         }
     }
 
-    /// When a request's next token comes, or at once where there is none.
-    fn next(&self, playing: &Playing) -> Ns {
-        let after = playing.recipe.recorded.and_then(|recorded| recorded.at(playing.emitted));
-        let after = after.filter(|_| playing.refusal.is_none() && playing.recipe.output_tokens > 0);
-        playing.from.saturating_add(after.unwrap_or(0))
-    }
-
     /// Drops entries of requests that are not played any more from the front.
     fn prune(&mut self) {
         while self.due.peek().is_some_and(|Reverse((_, id))| !self.playing.contains_key(id)) {
@@ -108,8 +110,7 @@ impl Replay {
             sink.tokens(id, at, 0, 1);
         }
         if playing.refusal.is_none() && playing.emitted < playing.recipe.output_tokens {
-            let next = self.next(&self.playing[&id]);
-            self.due.push(Reverse((next.max(at), id)));
+            self.due.push(Reverse((playing.next().max(at), id)));
             return;
         }
         let Some(Playing { recipe, refusal, .. }) = self.playing.remove(&id) else { return };
@@ -135,7 +136,7 @@ impl Stepped for Replay {
         let recipe = self.answers.own(recipe);
         let refusal = Self::refusal(&recipe);
         let playing = Playing { recipe, from: now.max(self.held), emitted: 0, refusal };
-        self.due.push(Reverse((self.next(&playing), id)));
+        self.due.push(Reverse((playing.next(), id)));
         self.playing.insert(id, playing);
     }
 

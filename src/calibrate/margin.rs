@@ -11,6 +11,12 @@ use super::fit::{gradient, normal, solve};
 use super::{Recorded, Request};
 use crate::stats::t_exceeded;
 
+/// By how much the margins of the linear theory are widened. A simulation is no linear function: derivatives over wide
+/// differences promise more than the data tells near the place where the search ends. Over noisy runs of a known mock (the
+/// test in `tests.rs`) the plain margins hold the truth in five of six cases, and where they do not they are short by a
+/// factor of up to 1.8.
+const WIDENED: f64 = 2.0;
+
 /// With fewer stretches nothing is said about margins.
 const LEAST: usize = 4;
 
@@ -48,9 +54,14 @@ fn longest(run: &[Request]) -> usize {
     (2.0 * in_flight).max(4.0) as usize
 }
 
-/// The margin of each parameter, in the jacobian's units; infinite where the data can not tell it. `jacobian` has one row
-/// of derivatives for each parameter, `clusters` the stretch of each residual, `noise` is what a perfect model would leave.
+/// The margin of each parameter, in the jacobian's units: that of [`linear`], widened.
 pub(super) fn margins(jacobian: &[Vec<f64>], residuals: &[f64], clusters: &[usize], noise: f64) -> Vec<f64> {
+    linear(jacobian, residuals, clusters, noise).into_iter().map(|margin| WIDENED * margin).collect()
+}
+
+/// The margin of each parameter of a linear model; infinite where the data can not tell it. `jacobian` has one row
+/// of derivatives for each parameter, `clusters` the stretch of each residual, `noise` is what a perfect model would leave.
+fn linear(jacobian: &[Vec<f64>], residuals: &[f64], clusters: &[usize], noise: f64) -> Vec<f64> {
     let (parameters, n) = (jacobian.len(), residuals.len());
     let mut stretches: Vec<Vec<usize>> = Vec::new();
     for (at, cluster) in clusters.iter().enumerate() {
@@ -176,10 +187,10 @@ mod tests {
             let residuals: Vec<f64> = (0..noise.len())
                 .map(|at| noise[at] - wrong[0] * slope[0][at] - wrong[1] * slope[1][at])
                 .collect();
-            let margin = margins(&slope, &residuals, &clusters, 0.0)[1];
+            let margin = linear(&slope, &residuals, &clusters, 0.0)[1];
             held += u32::from(wrong[1].abs() <= margin);
             let alone: Vec<usize> = (0..noise.len()).collect();
-            naive += u32::from(wrong[1].abs() <= margins(&slope, &residuals, &alone, 0.0)[1]);
+            naive += u32::from(wrong[1].abs() <= linear(&slope, &residuals, &alone, 0.0)[1]);
         }
         let share = |n: u32| f64::from(n) / runs as f64;
         assert!((0.93..=0.999).contains(&share(held)), "{}", share(held));
@@ -190,7 +201,7 @@ mod tests {
     fn too_few_stretches_tell_nothing() {
         let jacobian = vec![vec![1.0; 12]];
         assert_eq!(
-            margins(&jacobian, &[0.1; 12], &[0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2], 0.01),
+            linear(&jacobian, &[0.1; 12], &[0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2], 0.01),
             [f64::INFINITY]
         );
     }

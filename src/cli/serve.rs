@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::args::ServeArgs;
 use super::error::CliError;
 use super::{log, signals, terminal};
-use crate::backend::config::{Backend, Clock, MockBackend};
+use crate::backend::config::{Backend, Clock, MockBackend, Mode};
 use crate::backend::mock::{self, Answers, FaultPlan};
 use crate::campaign::{Changes, Prepared, Rejected, prepare};
 use crate::gate::exit;
@@ -45,6 +45,13 @@ pub fn serve(args: &ServeArgs) -> Result<u8, CliError> {
             format!("backend `{}` is no mock; only what answers in this process is served", chosen.name);
         return Err(Rejected::Message(message).into());
     };
+    if config.mode == Mode::Replay {
+        let message = format!(
+            "backend `{}` replays what a trace recorded of its own requests; requests from elsewhere have no recorded times",
+            chosen.name
+        );
+        return Err(Rejected::Message(message).into());
+    }
     let family = workload(args, &prepared)?;
     let seed = prepared.scenario.seed;
     let engine = mock::open(config, family, seed, &prepared.dir())

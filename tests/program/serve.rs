@@ -78,7 +78,10 @@ fn what_can_not_be_served_is_said() {
     let address = taken.local_addr().unwrap().to_string();
     let year1 = repo("scenarios/year1.yaml");
     let year1 = year1.to_str().unwrap();
+    let recorded = repo("scenarios/recorded.yaml");
+    let recorded = recorded.to_str().unwrap();
     let cases: &[(&[&str], i32, &str)] = &[
+        (&[recorded], 2, "requests from elsewhere have no recorded times"),
         (&["s.yaml"], 2, "the scenario chooses 2 backends; name one: `--backend mock|other`"),
         (&["s.yaml", "--backend", "mok"], 2, "did you mean `mock`?"),
         (

@@ -147,6 +147,8 @@ metrics! {
     "request_rate" RequestsPerSecond Value Higher "Successful requests divided by the measured seconds.";
     "offered_rate" RequestsPerSecond Value Neither "Requests due divided by the time over which they were due.";
     "goodput" RequestsPerSecond Value Higher "Successful requests that met every SLO limit divided by the measured seconds.";
+    "capacity_rps" RequestsPerSecond Value Higher "The highest rate that a search (`load: { kind: search, variable: rate }`) found to keep the SLO, and confirmed; of sessions, those that begin per second.";
+    "capacity_concurrency" Mean Value Higher "The most users that a search (`load: { kind: search, variable: concurrency }`) found to keep the SLO, and confirmed.";
     "max_in_flight" Count Value Neither "The most requests that were in flight at once.";
     "avg_batch_size" Mean Value Neither "Requests that the engine computed at once: the mean over the measured time, in which idle counts as 0.";
     "max_batch_size" Count Value Neither "The most requests that the engine computed at once.";
@@ -191,6 +193,11 @@ impl Metric {
         }));
         declared.push(metric);
         metric
+    }
+
+    /// Whether it is what a search for capacity finds.
+    pub fn is_capacity(&self) -> bool {
+        self.name.starts_with("capacity_")
     }
 
     /// The metric of this name or alias.

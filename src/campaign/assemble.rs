@@ -12,8 +12,8 @@ use crate::backend::candle::Local;
 use crate::backend::config::{Backend, Clock};
 use crate::gate::{Facts, exit, outcome};
 use crate::measure::{
-    CellInput, Metrics, Samples, Setting, Validity, check_reports, curves, errors, host, metrics, own_memory,
-    rounded, timeline, validity,
+    Capacity, CellInput, Metrics, Samples, Setting, Validity, check_reports, curves, errors, host, metrics,
+    own_memory, rounded, timeline, validity,
 };
 use crate::plan::config::Load;
 use crate::plan::{WorkloadPlan, table};
@@ -279,9 +279,19 @@ fn cell_metrics(
         content_digest: &prepared.plan.content_digest,
         trace_rows_skipped: plan.skipped_rows,
         validity,
+        capacity: capacity(cells).as_ref(),
         checks: &checks_of(plan),
         custom: &prepared.scenario.custom_metrics(),
     })
+}
+
+/// What the searches of some repeats found: the mean; or the first reason why there is none.
+fn capacity(cells: &[&Cell]) -> Option<Capacity> {
+    let searched: Option<Vec<_>> = cells.iter().map(|cell| cell.searched.as_ref()).collect();
+    let searched = searched.filter(|searched| !searched.is_empty())?;
+    let found: Result<Vec<f64>, String> = searched.iter().map(|searched| searched.found.clone()).collect();
+    let name = searched[0].report.variable.metric();
+    Some(Capacity { name, found: found.map(|levels| levels.iter().sum::<f64>() / levels.len() as f64) })
 }
 
 /// Names and kinds of a workload's checks, in order.
@@ -308,6 +318,11 @@ fn cell_report(campaign: &Campaign<'_>, group: &Group<'_>, load: &str) -> CellRe
         validity: Some(group.validity.clone()),
         errors: errors(&group.samples),
         checks: check_reports(&group.samples, &checks_of(plan)),
+        searches: group
+            .cells
+            .iter()
+            .filter_map(|cell| Some(cell.searched.as_ref()?.report.clone()))
+            .collect(),
         curves: curves(&group.samples),
         timeline: first.map(|cell| timeline(&cell.taken.samples)).unwrap_or_default(),
         batch_size: first.and_then(|cell| cell.played.stats.batch.as_ref()).map(|batch| Series {

@@ -11,8 +11,8 @@ use crate::gate::Fired;
 use crate::measure::Samples;
 use crate::metric::METRICS;
 use crate::record::{GapRun, Outcome, Phase, Record};
-use crate::report::TokenLog;
 use crate::report::config::Records;
+use crate::report::{SearchReport, TokenLog};
 use crate::run::{CellKey, Played};
 use crate::units::Ns;
 
@@ -31,6 +31,19 @@ pub struct Cell {
     pub end_time: f64,
     /// The rule that stopped it, if one did.
     pub fired: Option<Fired>,
+    /// Its search, where it searches; the rest is the probe that stands for it.
+    pub searched: Option<Searched>,
+}
+
+/// What a search came to.
+#[derive(Debug, Clone)]
+pub struct Searched {
+    /// How it went.
+    pub report: SearchReport,
+    /// The level that was found and confirmed, or why there is none.
+    pub found: Result<f64, String>,
+    /// Whether a signal cut it off.
+    pub interrupted: bool,
 }
 
 /// The requests of a cell, as they are taken.
@@ -72,6 +85,8 @@ pub struct CellStart<'a> {
     pub repeat: (u32, u32),
     /// How many requests there will be, warm-up included, where that is known.
     pub requests: Option<u64>,
+    /// Of a search, the probe that is played.
+    pub probe: Option<&'a str>,
     /// Whether it is played on the virtual clock.
     pub is_virtual: bool,
 }
@@ -81,6 +96,9 @@ impl fmt::Display for CellStart<'_> {
         f.write_str(self.workload)?;
         if let Some(backend) = self.backend {
             write!(f, " on {backend}")?;
+        }
+        if let Some(probe) = self.probe {
+            write!(f, " at {probe}")?;
         }
         match self.repeat {
             (_, 1) => Ok(()),

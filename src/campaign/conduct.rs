@@ -6,9 +6,12 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use tracing::{debug, info};
 
-use super::cell::{Cell, CellStart, Progress, Taken, earlier_time, final_records, joined, standing_records};
+use super::cell::{
+    Cell, CellStart, Progress, Searched, Taken, earlier_time, final_records, joined, standing_records,
+};
 use super::folder::{Earlier, Folder, FolderError};
 use super::prepare::{Chosen, Prepared};
+use super::search::{probe_name, search};
 use super::servers::Servers;
 use super::{assemble, output, together};
 use crate::backend::Stepped;
@@ -274,18 +277,23 @@ fn play_all(
     }
     for (at, key) in keys.iter().copied().enumerate() {
         let (plan, chosen) = of(prepared, key);
-        let done = earlier.cells.remove(&key).unwrap_or_default();
         let next = keys.get(at + 1);
-        if let (Some(played), Some(start_time)) = (&done.played, done.start_time) {
-            let taken = Taken::new(prepared, key);
-            campaign.cells.push(restored(key, taken, &done, played.clone(), start_time));
-            continue;
-        }
         let virtual_start = campaign.cells.iter().map(|cell| cell.end_time).fold(0.0, f64::max);
-        let journal = &mut earlier.journal;
+        let (journal, known) = (&mut earlier.journal, &mut earlier.cells);
         let mut player = Player { campaign, key, plan, chosen, settings, journal, progress, servers };
-        let cell = player.play(&done, virtual_start)?;
-        let interrupted = matches!(cell.played.ending, Ending::Interrupted(_));
+        let cell = if plan.search.is_some() {
+            player.search(known, virtual_start)?
+        } else {
+            let done = known.remove(&key).unwrap_or_default();
+            if let (Some(played), Some(start_time)) = (&done.played, done.start_time) {
+                let taken = Taken::new(prepared, key);
+                campaign.cells.push(restored(key, taken, &done, played.clone(), start_time));
+                continue;
+            }
+            player.play(&done, virtual_start)?
+        };
+        let interrupted = matches!(cell.played.ending, Ending::Interrupted(_))
+            || cell.searched.as_ref().is_some_and(|searched| searched.interrupted);
         let is_fired = cell.fired.is_some();
         campaign.cells.push(cell);
         if is_fired {
@@ -317,7 +325,7 @@ fn order(prepared: &Prepared) -> Vec<CellKey> {
         for repeat in 0..plan.repeats {
             let backends = prepared.backends.len() as u32;
             let turn = |at: u32| if repeat.is_multiple_of(2) { at } else { backends - 1 - at };
-            keys.extend((0..backends).map(|at| CellKey { workload, backend: turn(at), repeat }));
+            keys.extend((0..backends).map(|at| CellKey { workload, backend: turn(at), repeat, probe: 0 }));
         }
     }
     if prepared.backends.iter().any(Chosen::is_launched) {
@@ -343,7 +351,7 @@ fn restored(
         taken.push(record, gaps);
     }
     let end_time = start_time + seconds(played.measure_end.saturating_sub(played.measure_start));
-    Cell { key, taken, played, start_time, end_time, fired: None }
+    Cell { key, taken, played, start_time, end_time, fired: None, searched: None }
 }
 
 /// One cell about to be played.
@@ -356,6 +364,22 @@ struct Player<'a, 'p> {
     journal: &'a mut Option<Journal>,
     progress: &'a mut dyn Progress,
     servers: &'a mut Servers,
+}
+
+/// What is played at a stretch: a cell, or one probe of its search.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stretch<'a> {
+    pub(super) key: CellKey,
+    pub(super) plan: &'a WorkloadPlan,
+    /// Which run of the plan it is.
+    pub(super) run: u32,
+}
+
+impl<'a> Stretch<'a> {
+    /// A whole cell.
+    fn cell(prepared: &'a Prepared, key: CellKey) -> Self {
+        Self { key, plan: of(prepared, key).0, run: key.repeat }
+    }
 }
 
 impl Player<'_, '_> {
@@ -376,7 +400,8 @@ impl Player<'_, '_> {
         }
         let earlier = done.start_time.map(|_| earlier_time(&taken.samples));
         resume.elapsed = earlier.unwrap_or(0);
-        let Recorded { played, taken, failed, count, fired } = self.record(taken, &resume)?;
+        let Recorded { played, taken, failed, count, fired } =
+            self.record(Stretch::cell(self.campaign.prepared, self.key), taken, &resume)?;
         let length = seconds(played.measure_end.saturating_sub(played.measure_start));
         self.progress.finished(&start, length);
         if let Some(segment) = self.campaign.segments.last_mut() {
@@ -392,7 +417,7 @@ impl Player<'_, '_> {
         }
         let start_time = done.start_time.unwrap_or(t0);
         let end_time = if clock == Clock::Virtual { t0 + length } else { unix(SystemTime::now()) };
-        let cell = Cell { key: self.key, taken, played, start_time, end_time, fired };
+        let cell = Cell { key: self.key, taken, played, start_time, end_time, fired, searched: None };
         match failed {
             Some(error) => {
                 self.campaign.cells.push(cell);
@@ -402,21 +427,84 @@ impl Player<'_, '_> {
         }
     }
 
-    /// Plays what is left of the cell and takes its records.
-    fn record(&mut self, taken: Taken, resume: &Resume) -> Result<Recorded, CampaignError> {
+    /// Searches for the capacity of the cell's workload. Probes that an earlier segment finished are not played again.
+    fn search(
+        &mut self,
+        known: &mut BTreeMap<CellKey, journal::CellEntries>,
+        virtual_start: f64,
+    ) -> Result<Cell, CampaignError> {
+        let (prepared, chosen, plan, key) = (self.campaign.prepared, self.chosen, self.plan, self.key);
+        let is_virtual = chosen.clock() == Clock::Virtual;
+        let mut start_time = if is_virtual { virtual_start } else { unix(SystemTime::now()) };
+        let mut broken = None;
+        let (recorded, searched) =
+            search(prepared, chosen, plan, key.repeat, &mut |probe, number, run, level| {
+                let key = CellKey { probe: number, ..key };
+                let done = known.remove(&key).unwrap_or_default();
+                start_time = done.start_time.map_or(start_time, |earlier| earlier.min(start_time));
+                let stretch = Stretch { key, plan: probe, run };
+                if let Some(played) = &done.played {
+                    return Ok(Recorded::restored(prepared, stretch, &done, played.clone()));
+                }
+                let mut recorded = self.probe(stretch, level)?;
+                broken = broken.take().or(recorded.failed.take());
+                Ok(recorded)
+            })?;
+        let Recorded { played, taken, .. } = recorded;
+        let length = seconds(played.measure_end.saturating_sub(played.measure_start));
+        let end_time = if is_virtual { start_time + length } else { unix(SystemTime::now()) };
+        let cell = Cell { key, taken, played, start_time, end_time, fired: None, searched: Some(searched) };
+        match broken {
+            Some(error) => {
+                self.campaign.cells.push(cell);
+                Err(error.into())
+            }
+            None => Ok(cell),
+        }
+    }
+
+    /// Plays one probe from an empty backend.
+    fn probe(&mut self, stretch: Stretch<'_>, level: &str) -> Result<Recorded, CampaignError> {
+        let name = probe_name(level, stretch.plan);
+        let start = CellStart { probe: Some(&name), ..cell_start(self.campaign.prepared, self.key) };
+        self.progress.started(&start);
+        if let Some(journal) = self.journal.as_mut() {
+            journal.write(&Entry::Cell { key: stretch.key, start_time: unix(SystemTime::now()) })?;
+        }
+        let recorded =
+            self.record(stretch, Taken::new(self.campaign.prepared, stretch.key), &Resume::default())?;
+        let played = &recorded.played;
+        self.progress.finished(&start, seconds(played.measure_end.saturating_sub(played.measure_start)));
+        if let Some(segment) = self.campaign.segments.last_mut() {
+            segment.requests += recorded.count;
+        }
+        if let (Some(journal), Ending::Complete | Ending::TimedOut) = (self.journal.as_mut(), &played.ending)
+        {
+            journal.write(&Entry::CellEnd { key: stretch.key, played: Box::new(played.clone()) })?;
+        }
+        Ok(recorded)
+    }
+
+    /// Plays what is left of a stretch and takes its records.
+    fn record(
+        &mut self,
+        stretch: Stretch<'_>,
+        taken: Taken,
+        resume: &Resume,
+    ) -> Result<Recorded, CampaignError> {
         let prepared = self.campaign.prepared;
-        let (plan, stop) = (self.plan, self.settings.stop);
-        let recipes = plan.stream(self.key.repeat);
+        let (plan, stop) = (stretch.plan, self.settings.stop);
+        let recipes = plan.stream(stretch.run);
         let backend = self.key.backend as usize;
         if matches!(self.chosen.config, Backend::Mock(_)) {
             let (journal, progress) = (&mut *self.journal, &mut *self.progress);
-            return play_mock(prepared, self.key, stop, journal, progress, taken, resume);
+            return play_mock(prepared, stretch, stop, journal, progress, taken, resume);
         }
         if let Some(engine) = self.engine() {
             let mut engine = engine
                 .map_err(|message| CampaignError::Backend { backend: self.chosen.name.clone(), message })?;
             let (journal, progress) = (&mut *self.journal, &mut *self.progress);
-            let watch = watch(prepared, self.key);
+            let watch = watch(prepared, stretch.key);
             let mut recorder = Recorder { taken, journal, failed: None, progress, count: 0, watch };
             let played =
                 play(plan, recipes, engine.as_mut(), self.chosen.pace(), stop, &mut recorder, resume)?;
@@ -425,7 +513,7 @@ impl Player<'_, '_> {
         let opened = self.servers.open(backend, prepared, self.settings, self.progress)?;
         let server = opened.expect("what is neither a mock nor a model is a server");
         let (journal, progress) = (&mut *self.journal, &mut *self.progress);
-        let watch = watch(prepared, self.key);
+        let watch = watch(prepared, stretch.key);
         let mut recorder = Recorder { taken, journal, failed: None, progress, count: 0, watch };
         let played = play_live(plan, recipes, server, stop, &mut recorder, resume)?;
         Ok(recorder.done(played))
@@ -441,17 +529,39 @@ impl Player<'_, '_> {
     }
 }
 
-/// Plays what is left of a cell on its mock.
-pub(super) fn play_mock(
+/// Plays a cell on a mock on the virtual clock, or searches for its capacity there.
+pub(super) fn play_mock_cell(
     prepared: &Prepared,
     key: CellKey,
+    stop: &Stop,
+    progress: &mut dyn Progress,
+) -> Result<(Recorded, Option<Searched>), CampaignError> {
+    let (plan, chosen) = of(prepared, key);
+    let mut play = |stretch: Stretch<'_>| {
+        let taken = Taken::new(prepared, stretch.key);
+        play_mock(prepared, stretch, stop, &mut None, progress, taken, &Resume::default())
+    };
+    if plan.search.is_none() {
+        return Ok((play(Stretch::cell(prepared, key))?, None));
+    }
+    let (recorded, searched) = search(prepared, chosen, plan, key.repeat, &mut |plan, number, run, _| {
+        play(Stretch { key: CellKey { probe: number, ..key }, plan, run })
+    })?;
+    Ok((recorded, Some(searched)))
+}
+
+/// Plays what is left of a stretch on its mock.
+fn play_mock(
+    prepared: &Prepared,
+    stretch: Stretch<'_>,
     stop: &Stop,
     journal: &mut Option<Journal>,
     progress: &mut dyn Progress,
     taken: Taken,
     resume: &Resume,
 ) -> Result<Recorded, CampaignError> {
-    let (plan, chosen) = of(prepared, key);
+    let Stretch { key, plan, run } = stretch;
+    let (_, chosen) = of(prepared, key);
     let Backend::Mock(config) = &chosen.config else {
         unreachable!("who calls this has looked at the kind");
     };
@@ -461,7 +571,7 @@ pub(super) fn play_mock(
         })?;
     let watch = watch(prepared, key);
     let mut recorder = Recorder { taken, journal, failed: None, progress, count: 0, watch };
-    let recipes = plan.stream(key.repeat);
+    let recipes = plan.stream(run);
     let played = play(plan, recipes, engine.as_mut(), chosen.pace(), stop, &mut recorder, resume)?;
     Ok(recorder.done(played))
 }
@@ -470,6 +580,8 @@ pub(super) fn play_mock(
 fn watch(prepared: &Prepared, key: CellKey) -> Watch<'_> {
     let (plan, chosen) = of(prepared, key);
     let gates = &prepared.gates;
+    // A search goes beyond what rules allow on purpose.
+    let rules = if key.probe == 0 { gates.rules.as_slice() } else { &[] };
     let watched = Watched {
         tags: &plan.tags,
         slo: gates.slos.get(&plan.name).map_or(&[], Vec::as_slice),
@@ -477,7 +589,7 @@ fn watch(prepared: &Prepared, key: CellKey) -> Watch<'_> {
         requests: plan.expected().measured,
         deterministic: chosen.clock() == Clock::Virtual,
     };
-    Watch::new(&gates.rules, &plan.name, &chosen.name, watched)
+    Watch::new(rules, &plan.name, &chosen.name, watched)
 }
 
 /// A cell as it is announced.
@@ -489,6 +601,7 @@ pub(super) fn cell_start(prepared: &Prepared, key: CellKey) -> CellStart<'_> {
         backend: (prepared.backends.len() > 1).then_some(chosen.name.as_str()),
         repeat: (key.repeat + 1, plan.repeats),
         requests: expected.warmup.zip(expected.measured).map(|(warmup, measured)| warmup + measured),
+        probe: None,
         is_virtual: chosen.clock() == Clock::Virtual,
     }
 }
@@ -500,6 +613,22 @@ pub(super) struct Recorded {
     failed: Option<JournalError>,
     pub(super) count: u64,
     pub(super) fired: Option<Fired>,
+}
+
+impl Recorded {
+    /// What an earlier segment finished.
+    fn restored(
+        prepared: &Prepared,
+        stretch: Stretch<'_>,
+        done: &journal::CellEntries,
+        played: Played,
+    ) -> Self {
+        let mut taken = Taken::new(prepared, stretch.key);
+        for (record, gaps) in standing_records(&done.records) {
+            taken.push(record, gaps);
+        }
+        Self { played, taken, failed: None, count: 0, fired: None }
+    }
 }
 
 /// Takes the records of a cell: into its samples, the journal and the progress.

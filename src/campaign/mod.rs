@@ -10,6 +10,7 @@ mod folder;
 mod judging;
 mod output;
 mod prepare;
+mod search;
 mod servers;
 mod shipped;
 mod together;

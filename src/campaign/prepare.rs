@@ -11,15 +11,18 @@ use super::shipped::{SHIPPED, Shipped};
 use crate::backend::candle::Source;
 use crate::backend::config::{Backend, Clock, Endpoint, Mode};
 use crate::backend::mock;
+use crate::gate::config::Confidence;
 use crate::gate::{Checked, Finding, Planned, PlannedBackend, PlannedWorkload, Site, check};
 use crate::nearest::nearest;
-use crate::plan::config::{Load, Requests};
-use crate::plan::{Plan, PlanError, PromptRecipe, WorkloadPlan, plan, table};
+use crate::plan::config::{ClosedLoad, Level, Load, OpenLoad, Requests, SearchLoad, Variable};
+use crate::plan::{EXTENSIONS, Plan, PlanError, PromptRecipe, WorkloadPlan, plan, table};
 use crate::report::config::Export;
 use crate::report::{Baseline, STANDARD, Template, find};
 use crate::run::Pace;
 use crate::scenario::{Diagnostic, Failed, Format, Loaded, Options, Scenario, load, load_text, read_file};
+use crate::stats;
 use crate::tokenizer::{Mock, Tokenizer};
+use crate::units::human;
 
 /// What the command line changes in a scenario.
 #[derive(Debug, Clone, Default)]
@@ -245,6 +248,16 @@ pub fn complete(mut loaded: Loaded, changes: &Changes) -> Result<Prepared, Rejec
     if !long.is_empty() {
         return Err(Rejected::at(&loaded, long));
     }
+    let small = too_small(&plan, &backends, loaded.scenario.gates.confidence);
+    let small = small.into_iter().map(|(workload, message)| {
+        let pointer = format!("/workloads/{}/load/probe", escape(&workload));
+        let help = "raise `probe.duration` or the bottom of the range, lower `share`, or set `gates: { confidence: none }`";
+        Diagnostic::error(loaded.span_of(&pointer), message).help(help.to_owned())
+    });
+    let small: Vec<Diagnostic> = small.collect();
+    if !small.is_empty() {
+        return Err(Rejected::at(&loaded, small));
+    }
     let mut gates = check(&loaded.scenario, &planned(&plan, &backends))
         .map_err(|findings| Rejected::at(&loaded, findings.iter().map(|f| found(&loaded, f)).collect()))?;
     if changes.smoke {
@@ -452,6 +465,28 @@ fn too_long(plan: &Plan, backends: &[Chosen]) -> Vec<(String, String)> {
     found
 }
 
+/// Workloads that search with probes that are too small to pass at the lowest level, however long they are extended, and what
+/// to say about each.
+fn too_small(plan: &Plan, backends: &[Chosen], confidence: Confidence) -> Vec<(String, String)> {
+    let Confidence::Level(level) = confidence else { return Vec::new() };
+    if backends.iter().all(|chosen| chosen.clock() == Clock::Virtual) {
+        return Vec::new();
+    }
+    let small = |workload: &WorkloadPlan| {
+        let search = workload.search.as_ref().filter(|search| search.variable == Variable::Rate)?;
+        let needed = stats::smallest_n(1.0 - search.share, 1.0 - level)?;
+        let most = workload.probe(search.low, EXTENSIONS)?.expected().measured?;
+        let message = format!(
+            "a share of {} needs {needed} requests to pass at {}, and a probe at {} has {most}, extended as far as it may be",
+            human(search.share, "%"),
+            human(level, "%"),
+            search.variable.level(search.low)
+        );
+        (most < needed).then(|| (workload.name.clone(), message))
+    };
+    plan.workloads.iter().filter_map(small).collect()
+}
+
 /// Workloads with prompts that a backend can not take as they are, and what to say about each.
 fn not_for(plan: &Plan, backends: &[Chosen]) -> Vec<(String, String)> {
     let mut found = Vec::new();
@@ -557,7 +592,30 @@ fn make_smoke(scenario: &mut Scenario) {
             Load::Open(load) => load.requests = Some(3),
             Load::Stages(load) => load.requests = Some(3),
             Load::Replay(load) => load.requests = Some(3),
+            Load::Search(search) => workload.load = lowest(search),
         }
+    }
+}
+
+/// Three requests at the lowest level of a search.
+fn lowest(search: &SearchLoad) -> Load {
+    match search.range[0] {
+        Level::Rate(rate) => Load::Open(OpenLoad {
+            rate,
+            arrival: search.arrival.clone().unwrap_or_default(),
+            max_in_flight: None,
+            requests: Some(3),
+            sessions: None,
+            duration: None,
+        }),
+        Level::Users(concurrency) => Load::Closed(ClosedLoad {
+            concurrency,
+            think_time: search.think_time.clone(),
+            ramp_up: None,
+            requests: Some(Requests::Total(3)),
+            sessions: None,
+            duration: None,
+        }),
     }
 }
 
@@ -572,6 +630,7 @@ fn planned(plan: &Plan, backends: &[Chosen]) -> Planned {
             sessions: workload.is_sessions(),
             requests,
             gaps: requests.map(|n| (n as f64 * (row.output_tokens.mean - 1.0).max(0.0)) as u64),
+            searches: workload.search.as_ref().map(|search| search.variable.metric()),
             checks: workload.checks.iter().flat_map(|checks| checks.names()).map(str::to_owned).collect(),
         }
     });

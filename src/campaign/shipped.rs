@@ -41,6 +41,7 @@ shipped!(
     "impatient.yaml",
     "agent.yaml",
     "tenants.yaml",
+    "search.yaml",
     "vllm.yaml",
     "sglang.yaml",
     "lmdeploy.yaml",

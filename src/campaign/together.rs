@@ -6,11 +6,11 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-use super::cell::{Cell, CellStart, Progress, Taken};
-use super::conduct::{Campaign, CampaignError, Recorded, Settings, cell_start, play_mock};
+use super::cell::{Cell, CellStart, Progress, Searched};
+use super::conduct::{Campaign, CampaignError, Recorded, Settings, cell_start, play_mock_cell};
 use super::prepare::Prepared;
 use crate::backend::config::Clock;
-use crate::run::{CellKey, Ending, Resume, Stop};
+use crate::run::{CellKey, Ending, Stop};
 use crate::units::seconds;
 
 /// How often progress is shown and a stop is looked for.
@@ -24,6 +24,9 @@ const UNWANTED: u8 = u8::MAX;
 pub fn can(prepared: &Prepared) -> bool {
     prepared.backends.iter().all(|chosen| chosen.config.kind() == "mock" && chosen.clock() == Clock::Virtual)
 }
+
+/// A cell, played.
+type Outcome = Result<(Recorded, Option<Searched>), CampaignError>;
 
 /// Counts the requests of a cell, for whoever shows them.
 struct Counted<'a>(&'a AtomicU64);
@@ -49,21 +52,12 @@ struct Shared<'a> {
 
 impl Shared<'_> {
     /// Plays cells until none is left or a stop is asked for.
-    fn work(&self, results: &Sender<(usize, Result<Recorded, CampaignError>)>) {
+    fn work(&self, results: &Sender<(usize, Outcome)>) {
         while self.stop.requested().is_none() {
             let at = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(key) = self.keys.get(at).copied() else { return };
-            let taken = Taken::new(self.prepared, key);
             let mut progress = Counted(&self.counts[at]);
-            let recorded = play_mock(
-                self.prepared,
-                key,
-                &self.stop,
-                &mut None,
-                &mut progress,
-                taken,
-                &Resume::default(),
-            );
+            let recorded = play_mock_cell(self.prepared, key, &self.stop, &mut progress);
             if results.send((at, recorded)).is_err() {
                 return;
             }
@@ -111,7 +105,7 @@ pub fn play(
             }
             order.show();
             while let Some(recorded) = ready.remove(&order.at) {
-                match recorded.map(|recorded| order.take(recorded)) {
+                match recorded.map(|(recorded, searched)| order.take(recorded, searched)) {
                     Ok(false) => {}
                     Ok(true) => {
                         shared.stop.request(UNWANTED);
@@ -163,17 +157,18 @@ impl InOrder<'_, '_> {
     }
 
     /// Adds the next cell. Whether a rule of it ends the run.
-    fn take(&mut self, recorded: Recorded) -> bool {
+    fn take(&mut self, recorded: Recorded, searched: Option<Searched>) -> bool {
         self.show();
         let key = self.shared.keys[self.at];
         let Recorded { played, taken, count, fired, .. } = recorded;
         let length = seconds(played.measure_end.saturating_sub(played.measure_start));
         self.progress.finished(&cell_start(self.shared.prepared, key), length);
         self.interrupted |= matches!(played.ending, Ending::Interrupted(_));
+        self.interrupted |= searched.as_ref().is_some_and(|searched| searched.interrupted);
         let cells = &mut self.campaign.cells;
         let start_time = cells.iter().map(|cell| cell.end_time).fold(0.0, f64::max);
         let is_fired = fired.is_some();
-        cells.push(Cell { key, taken, played, start_time, end_time: start_time + length, fired });
+        cells.push(Cell { key, taken, played, start_time, end_time: start_time + length, fired, searched });
         if let Some(segment) = self.campaign.segments.last_mut() {
             segment.requests += count;
         }

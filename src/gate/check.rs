@@ -37,6 +37,8 @@ pub struct PlannedWorkload {
     pub requests: Option<u64>,
     /// Gaps between tokens over all repeats: output tokens less requests; `None` when that is not known.
     pub gaps: Option<u64>,
+    /// The metric that its search finds, where it searches.
+    pub searches: Option<&'static str>,
     /// The names of its checks.
     pub checks: Vec<String>,
 }
@@ -359,11 +361,25 @@ impl<'a> Checker<'a> {
                 self.names(&workload.name) && self.fits(&workload.tags) && self.is_checked(workload)
             })
             .filter(|workload| workload.sessions || self.on_turns().is_none())
+            .filter(|workload| self.finds(workload))
     }
 
     /// The first condition on the turn of a session. Requests outside sessions have none.
     fn on_turns(&self) -> Option<&'a Condition> {
         self.rule.filter.iter().find(|on| matches!(on.on, On::Metric(metric, _) if metric.name == TURN.name))
+    }
+
+    /// The capacity that the rule is about, if it is about one.
+    fn capacity(&self) -> Option<&'static str> {
+        match self.rule.subject {
+            Subject::Plain(metric) if metric.is_capacity() => Some(metric.name),
+            _ => None,
+        }
+    }
+
+    /// Whether a workload has what the rule is about, where that is a capacity.
+    fn finds(&self, workload: &PlannedWorkload) -> bool {
+        self.capacity().is_none_or(|name| workload.searches == Some(name))
     }
 
     fn scoped(&self, index: usize) -> ScopedRule {
@@ -394,6 +410,7 @@ impl<'a> Checker<'a> {
             .into_iter()
             .chain(self.missing_check())
             .chain(self.no_turns())
+            .chain(self.no_search())
             .chain(self.missing_slo())
             .chain(self.out_of_reach())
             .chain(self.unlike_a_baseline())
@@ -498,6 +515,21 @@ impl<'a> Checker<'a> {
         (!any).then(|| RuleError::new(condition.at.clone(), message, help))
     }
 
+    /// A capacity that nobody looks for.
+    fn no_search(&self) -> Option<RuleError> {
+        let own = || self.planned.workloads.iter().filter(|workload| self.names(&workload.name));
+        let name = self.capacity()?;
+        if own().next().is_none() || own().any(|workload| self.finds(workload)) {
+            return None;
+        }
+        let variable = if name == "capacity_rps" { "rate" } else { "concurrency" };
+        let message =
+            format!("`{name}` is what a search finds, and none of the rule's workloads searches for it");
+        let help =
+            format!("use `load: {{ kind: search, variable: {variable}, .. }}`, or name other `workloads`");
+        Some(RuleError::new(self.rule.subject_at.clone(), message, help))
+    }
+
     /// A metric of the SLO where there is none.
     fn missing_slo(&self) -> Option<RuleError> {
         let Subject::Plain(metric) = self.rule.subject else { return None };
@@ -564,6 +596,8 @@ impl<'a> Checker<'a> {
         }
         let message = if self.gate.workloads == Some(WorkloadScope::All) {
             "a rule over all workloads is not certain before the last of them"
+        } else if self.workloads().any(|workload| workload.searches.is_some()) {
+            "a search goes beyond what the rule allows on purpose, so nothing stops it"
         } else if watchable(self.rule) {
             return None;
         } else {

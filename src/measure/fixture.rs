@@ -127,6 +127,7 @@ pub(crate) fn cell<'a>(
         content_digest: "c0ffeec0ffee",
         trace_rows_skipped: 0,
         validity,
+        capacity: None,
         checks: &[],
         custom: &[],
     }

@@ -57,10 +57,21 @@ pub struct CellInput<'a> {
     pub trace_rows_skipped: u64,
     /// The verdict on the measurement.
     pub validity: &'a Validity,
+    /// What its search came to, where it searches.
+    pub capacity: Option<&'a Capacity>,
     /// Names and kinds of the workload's checks, in order.
     pub checks: &'a [(String, String)],
     /// The metrics that the scenario declares, in order.
     pub custom: &'a [&'static Metric],
+}
+
+/// What a search for capacity found: the flat name of its metric, and the value or the reason why there is none.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Capacity {
+    /// `capacity_rps` or `capacity_concurrency`.
+    pub name: &'static str,
+    /// The level that was found.
+    pub found: Result<f64, String>,
 }
 
 /// A cell's metrics.
@@ -121,6 +132,7 @@ pub fn metrics(cell: &CellInput<'_>) -> Metrics {
     draft.counts(&totals);
     draft.rates(cell, &totals, engines.measured);
     draft.engine(cell.played, &engines);
+    draft.capacity(cell.capacity);
     draft.lengths(cell, &totals);
     draft.checks(cell);
     draft.closing(cell);
@@ -301,6 +313,19 @@ impl Draft {
             self.missing("spec_accept_rate", "no token was drafted");
         }
         self.set("max_in_flight", engines.max_in_flight);
+    }
+
+    fn capacity(&mut self, capacity: Option<&Capacity>) {
+        for metric in METRICS.iter().filter(|metric| metric.is_capacity()) {
+            match capacity {
+                None => self.missing(metric.flat(), "the load does not search for a capacity"),
+                Some(own) if own.name != metric.flat() => {
+                    self.missing(metric.flat(), "the load searches for another capacity");
+                }
+                Some(Capacity { found: Ok(level), .. }) => self.set(metric.flat(), rounded(*level)),
+                Some(Capacity { found: Err(reason), .. }) => self.missing(metric.flat(), reason),
+            }
+        }
     }
 
     fn lengths(&mut self, cell: &CellInput<'_>, totals: &Totals) {

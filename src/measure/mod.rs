@@ -23,7 +23,7 @@ pub use checks::{CheckReport, FailedResponse, check_reports};
 pub use curves::{Bar, Curves, ErrorCount, Timeline, curves, errors, timeline};
 pub use distribution::{Distribution, median_interval, rank};
 pub use fields::{CONTRACT, Field, Type, fields, metrics_schema};
-pub use flat::{CellInput, Flat, METRICS_VERSION, Metrics, metrics, rounded};
+pub use flat::{Capacity, CellInput, Flat, METRICS_VERSION, Metrics, metrics, rounded};
 pub use pool::Pool;
 pub use request::{meets, value_of};
 pub use resources::{Host, ResourceUse, Resources, host, own_memory};

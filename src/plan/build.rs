@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use indexmap::IndexMap;
 use serde_json::Value;
 
-use super::config::{Cache, Output, Prompt};
+use super::config::{Cache, Load, Output, Prompt};
 use super::generator::{Clock, Generator, OutputLength};
 use super::hooked::{Hooked, Scripts};
 use super::load::{self, Law};
@@ -54,6 +54,7 @@ pub fn plan(
         let hooked = scripts.of(workload, name, &point);
         let planned = hooked.and_then(|hooked| {
             let checks = checks(workload, hooked.as_deref(), dir)?;
+            held_to_something(workload, scenario).map_err(|problem| vec![problem])?;
             let plan = workload_plan(workload, name, (family, point), scenario.seed, dir, tokenizer, hooked);
             plan.map(|plan| WorkloadPlan { checks, ..plan }).map_err(|problem| vec![problem])
         });
@@ -100,7 +101,7 @@ fn workload_plan(
         called(function, hooked.as_deref())?;
     }
     let (skipped_rows, rows) = (source.skipped(), source.rows());
-    let Law { load, clock, think, requests, sessions, duration, warmup, words } = law;
+    let Law { load, clock, think, requests, sessions, duration, warmup, words, search } = law;
     if sessions.is_some() && !source.is_sessions() {
         return Err(Problem::new(
             "load.sessions",
@@ -110,7 +111,7 @@ fn workload_plan(
     }
     let generator = Generator {
         root: key(&[seed, name_key(&family)]),
-        source,
+        source: Arc::new(source),
         hooked: hooked.clone(),
         output,
         cancel: workload.cancel.as_ref().map(|cancel| (cancel.rate.0, cancel.after_tokens.0)),
@@ -133,6 +134,7 @@ fn workload_plan(
         timeout: workload.timeout.0,
         total_timeout: workload.total_timeout.map(|length| length.0),
         repeats: workload.repeats,
+        search,
         skipped_rows,
         sampling: workload.output.as_ref().map(sampling).unwrap_or_default(),
         cold_cache: workload.cache == Cache::Cold,
@@ -143,6 +145,9 @@ fn workload_plan(
     };
     if let Some(rows) = rows {
         hold_to_rows(&mut plan, rows)?;
+        if let Some(mut most) = plan.search.as_ref().and_then(|search| plan.probe(search.high, 0)) {
+            hold_to_rows(&mut most, rows)?;
+        }
     }
     drop_idle_duration(&mut plan);
     if let Some(repeat) = (0..plan.repeats).find(|repeat| !plan.sends(*repeat)) {
@@ -204,6 +209,20 @@ pub fn expect(
         }
     }
     if errors.is_empty() { Ok(()) } else { Err(errors) }
+}
+
+/// What a search needs: limits that requests keep or do not. Its own budget is the only end that it has.
+fn held_to_something(workload: &Workload, scenario: &Scenario) -> Result<(), Problem> {
+    let Load::Search(_) = &workload.load else { return Ok(()) };
+    if workload.slo.as_ref().unwrap_or(&scenario.slo).is_empty() {
+        let message = "a search looks for the most load that keeps the `slo`, and there is none";
+        return Err(Problem::new("load.kind", message, "write its limits, such as `slo: [ttft <= 500ms]`"));
+    }
+    if workload.total_timeout.is_some() {
+        let message = "a search has `load.budget` for this";
+        return Err(Problem::new("total_timeout", message, "remove `total_timeout`, and set `load.budget`"));
+    }
+    Ok(())
 }
 
 /// Whether there is a function to make the prompts.

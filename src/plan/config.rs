@@ -10,8 +10,10 @@ use crate::sample::{Time, Tokens};
 use crate::units::{Duration, Rate, Ratio, TokenCount};
 
 mod prompt;
+mod search;
 
 pub use prompt::*;
+pub use search::*;
 
 crate::union! {
     /// Where prompts come from.
@@ -388,12 +390,14 @@ crate::union! {
         "open" => Open(OpenLoad),
         "stages" => Stages(StagesLoad),
         "replay" => Replay(ReplayLoad),
+        "search" => Search(SearchLoad),
     }
     examples [
         { "kind": "closed", "concurrency": 8, "requests": "20x" },
         { "kind": "open", "rate": "8/s", "arrival": "poisson", "duration": "60s" },
         { "kind": "stages", "stages": [{ "duration": "1m", "rate": "10/s", "shape": "linear" }, { "duration": "5m", "rate": "10/s" }] },
         { "kind": "replay", "speed": 2 },
+        { "kind": "search", "variable": "rate", "range": ["1/s", "64/s"], "probe": { "duration": "90s", "warmup": "15s" }, "budget": "30m" },
     ]
 }
 

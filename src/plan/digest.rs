@@ -117,8 +117,11 @@ fn survey(plan: &WorkloadPlan) -> Survey {
     if let Some(sessions) = plan.sessions {
         hash.schedule.extend(sessions.to_le_bytes());
     }
+    if let Some(search) = &plan.search {
+        hash.schedule.extend(serde_json::to_vec(search).unwrap_or_default());
+    }
     if let RecipeSource::Generated(generator) = &plan.recipes
-        && plan.is_endless()
+        && (plan.is_endless() || plan.search.is_some())
     {
         hash.schedule.extend(generator.law.as_bytes());
     }

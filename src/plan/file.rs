@@ -112,6 +112,11 @@ pub enum PlanWriteError {
         "workload `{0}` can not be written as a plan file, because only time ends it or its warm-up; set `requests` there"
     )]
     Endless(String),
+    /// What it sends depends on what is answered.
+    #[error(
+        "workload `{0}` can not be written as a plan file, because it searches: what it sends is decided while it runs; leave it out with `--only`"
+    )]
+    Search(String),
     /// The file can not be written.
     #[error("the plan file can not be written: {0}")]
     Io(#[from] std::io::Error),
@@ -137,6 +142,9 @@ pub fn write(
 ) -> Result<(), PlanWriteError> {
     let mut workloads = Vec::with_capacity(plan.workloads.len());
     for workload in &plan.workloads {
+        if workload.search.is_some() {
+            return Err(PlanWriteError::Search(workload.name.clone()));
+        }
         if workload.is_endless() {
             return Err(PlanWriteError::Endless(workload.name.clone()));
         }
@@ -254,6 +262,7 @@ fn workload_plan(settings: Settings, recipes: Vec<Recipe>) -> WorkloadPlan {
         timeout: settings.timeout_ns,
         total_timeout: settings.total_timeout_ns,
         repeats: settings.repeats,
+        search: None,
         skipped_rows: settings.skipped_rows,
         sampling: settings.sampling,
         cold_cache: settings.cold_cache,

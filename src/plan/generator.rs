@@ -20,11 +20,11 @@ use crate::units::Ns;
 pub const GENERATOR_VERSION: u32 = 1;
 
 /// Generates the recipes of one workload on demand.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Generator {
     /// Mixes the scenario's seed and the workload's family.
     pub(super) root: u64,
-    pub(super) source: Source,
+    pub(super) source: Arc<Source>,
     pub(super) hooked: Option<Arc<Hooked>>,
     /// `None` when the source gives every length.
     pub(super) output: Option<OutputLength>,
@@ -39,7 +39,7 @@ pub struct Generator {
 }
 
 /// How long answers are.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct OutputLength {
     pub(super) tokens: Sampler,
     pub(super) forced: bool,
@@ -66,7 +66,7 @@ impl OutputLength {
 }
 
 /// What decides when requests are due.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Clock {
     /// Users who are free.
     Users,
@@ -122,13 +122,15 @@ impl Generator {
 
     /// When a row of the trace is due; `None` when there is no such row, or no replay.
     pub(super) fn trace_arrival(&self, row: u64) -> Option<Ns> {
-        let (Source::Trace(trace), Clock::Trace { speed }) = (&self.source, &self.clock) else { return None };
+        let (Source::Trace(trace), Clock::Trace { speed }) = (&*self.source, &self.clock) else {
+            return None;
+        };
         trace.rows.get(usize::try_from(row).ok()?).map(|row| sped_up(row.at, *speed))
     }
 
     /// How many rows of a replayed trace are due before a time; 0 for every other load.
     pub(super) fn trace_rows_before(&self, time: Ns) -> u64 {
-        match (&self.source, &self.clock) {
+        match (&*self.source, &self.clock) {
             (Source::Trace(trace), Clock::Trace { speed }) => {
                 trace.rows.partition_point(|row| sped_up(row.at, *speed) < time) as u64
             }
@@ -138,7 +140,7 @@ impl Generator {
 
     /// Whether what was answered is part of later prompts.
     pub(super) fn has_history(&self) -> bool {
-        match &self.source {
+        match &*self.source {
             Source::Sessions(sessions) => sessions.history == History::Answered,
             Source::Dialogues(_, playing) => playing.history == History::Answered,
             source @ Source::Trace(_) => source.is_sessions(),
@@ -148,7 +150,7 @@ impl Generator {
 
     /// How many turns a session has; `None` where requests stand alone.
     pub(super) fn turns(&self, keys: &Keys, phase: Phase, row: u64) -> Option<u32> {
-        match &self.source {
+        match &*self.source {
             Source::Sessions(sessions) => Some(sessions.turns.draw(keys.phase(phase), row)),
             Source::Dialogues(file, _) => Some(file.pick(keys, phase, row)?.turns.len() as u32),
             Source::Trace(trace) if self.source.is_sessions() => {
@@ -179,7 +181,7 @@ impl Generator {
         let phase_key = keys.phase(phase);
         let mut failed = None;
         let seed = key(&[phase_key, index]);
-        let (prompt, length) = match &self.source {
+        let (prompt, length) = match &*self.source {
             Source::Script(function) => {
                 let made = self.hooked.as_ref()?.prompt(function, index, phase, seed);
                 let (prompt, given) = made.unwrap_or_else(|reason| {
@@ -229,13 +231,13 @@ impl Generator {
 
     /// When the answer came where it was recorded.
     fn recorded(&self, slot: &Slot) -> Option<Recorded> {
-        let Source::Trace(trace) = &self.source else { return None };
+        let Source::Trace(trace) = &*self.source else { return None };
         self.trace_row(trace, slot.phase, slot.row)?.recorded
     }
 
     /// How long a later turn waits for after the end of the one before it.
     fn delay(&self, phase_key: u64, slot: &Slot) -> Ns {
-        let think = match &self.source {
+        let think = match &*self.source {
             Source::Sessions(sessions) => sessions.think.as_ref(),
             Source::Dialogues(_, playing) => playing.think.as_ref(),
             Source::Trace(trace) => {
@@ -329,7 +331,7 @@ impl Generator {
         }
         let before = said.before.take().filter(|_| turn > 1);
         let (mut body, mut given) = (None, None);
-        match &self.source {
+        match &*self.source {
             Source::Sessions(sessions) => {
                 if let Some((tokens, groups)) = sessions.system.filter(|_| turn == 1) {
                     let seed = keys.group(phase, row, groups);

@@ -7,8 +7,9 @@ use super::config::{
     Arrival, ClosedLoad, Load, OpenLoad, ReplayLoad, Requests, Shape, Stage, StagesLoad, Warmup,
 };
 use super::generator::Clock;
+use super::search::SearchPlan;
 use super::source::Problem;
-use super::{LoadPlan, UserCurve, WarmupPlan};
+use super::{LoadPlan, UserCurve, WarmupPlan, search};
 use crate::sample::Sampler;
 use crate::units::{Duration, Ns, Rate};
 
@@ -23,16 +24,20 @@ pub(super) struct Law {
     pub(super) duration: Option<Ns>,
     pub(super) warmup: WarmupPlan,
     pub(super) words: String,
+    /// Of a search; the rest is its first probe.
+    pub(super) search: Option<SearchPlan>,
 }
 
 /// Checks a load with its warm-up. `traced` says whether the prompts come from a trace.
 pub(super) fn read(load: &Load, warmup: Option<&Warmup>, traced: bool, dir: &Path) -> Result<Law, Problem> {
+    let written = warmup;
     let warmup = warmup.map_or(Ok(WarmupPlan::None), read_warmup)?;
     let law = match load {
         Load::Closed(load) => closed(load, warmup, dir),
         Load::Open(load) => open(load, warmup),
         Load::Stages(load) => stages(load, warmup),
         Load::Replay(load) => replay(load, warmup, traced),
+        Load::Search(load) => search::read(load, written, dir),
     }?;
     if law.duration == Some(0) {
         return Err(Problem::new("load.duration", "nothing is sent in no time", "raise `duration`"));
@@ -93,6 +98,7 @@ fn closed(load: &ClosedLoad, warmup: WarmupPlan, dir: &Path) -> Result<Law, Prob
             1 => "closed, 1 user".into(),
             users => format!("closed, {users} users"),
         },
+        search: None,
     })
 }
 
@@ -110,10 +116,11 @@ fn open(load: &OpenLoad, warmup: WarmupPlan) -> Result<Law, Problem> {
         duration: load.duration.map(|length| length.0),
         warmup,
         words: format!("open, {} {}", load.rate, arrival_words(&load.arrival)),
+        search: None,
     })
 }
 
-fn gaps(arrival: &Arrival) -> Result<Gaps, Problem> {
+pub(super) fn gaps(arrival: &Arrival) -> Result<Gaps, Problem> {
     if let Arrival::Gamma(gamma) = arrival
         && !(0.001..=1000.0).contains(&gamma.burstiness)
     {
@@ -127,7 +134,7 @@ fn gaps(arrival: &Arrival) -> Result<Gaps, Problem> {
     Ok(arrival.into())
 }
 
-fn arrival_words(arrival: &Arrival) -> String {
+pub(super) fn arrival_words(arrival: &Arrival) -> String {
     match arrival {
         Arrival::Gamma(gamma) => format!("gamma, burstiness {}", gamma.burstiness),
         other => other.kind().into(),
@@ -210,6 +217,7 @@ fn rate_stages(load: &StagesLoad, warmup: WarmupPlan) -> Result<Law, Problem> {
         duration: None,
         warmup,
         words: format!("a rate, {}", arrival_words(&arrival)),
+        search: None,
     })
 }
 
@@ -246,6 +254,7 @@ fn user_stages(load: &StagesLoad, warmup: WarmupPlan) -> Result<Law, Problem> {
         duration: None,
         warmup,
         words: "users".into(),
+        search: None,
     })
 }
 
@@ -268,5 +277,6 @@ fn replay(load: &ReplayLoad, warmup: WarmupPlan, traced: bool) -> Result<Law, Pr
         duration: load.duration.map(|length| length.0),
         warmup,
         words: if as_recorded { "replay".into() } else { format!("replay, {} times as fast", load.speed) },
+        search: None,
     })
 }

@@ -10,6 +10,7 @@ use super::chat::{Body, Message};
 use super::config::Tags;
 use super::digest::Survey;
 use super::hooked::Hooked;
+use super::search::SearchPlan;
 use crate::check::Checks;
 use crate::record::{Basis, Phase, Turn};
 use crate::tokenizer::Tokenizer;
@@ -63,6 +64,8 @@ pub struct WorkloadPlan {
     pub total_timeout: Option<Ns>,
     /// How often it is played.
     pub repeats: u32,
+    /// It looks for its load; all else here is its first probe.
+    pub search: Option<SearchPlan>,
     /// How many rows of a trace were left out as too long.
     pub skipped_rows: u64,
     /// What requests say beside their prompt and length, to backends that sample.

@@ -19,8 +19,11 @@ pub struct Expected {
 }
 
 impl WorkloadPlan {
-    /// What the first run sends. Repeats of a drawn arrival law differ a little.
+    /// What the first run sends. Repeats of a drawn arrival law differ a little. What a search sends is not known.
     pub fn expected(&self) -> Expected {
+        if self.search.is_some() {
+            return Expected { warmup: None, measured: None, duration: None };
+        }
         match &self.load {
             LoadPlan::Open { .. } => self.expected_by_clock(),
             LoadPlan::Closed { .. } => {

@@ -2,7 +2,7 @@
 //!
 //! Beside the report's own fields there are: `headline` (the run in a line), `conclusion` (sentences), `gates` (counts
 //! by verdict), `suites` (of tests, one per workload); in each cell `verdict` (a word or null), `judgements`, `findings` (sentences),
-//! `slug`, and every field of the flat metrics, null where a summary does not have it; in each judgement `word` (its
+//! `slug`, in each probe of a search its `number` and its level in words (`at`), and every field of the flat metrics, null where a summary does not have it; in each judgement `word` (its
 //! verdict), `note` (how it was judged, and why not).
 
 use serde_json::{Value, json};
@@ -45,6 +45,14 @@ fn derive(value: &mut Value, report: &RunReport, cell: &CellReport) {
     value["judgements"] = report.judged(cell).map(|own| judgement(own, report)).collect();
     value["findings"] = json!(findings(report, cell));
     value["slug"] = json!(slug(&cell.workload));
+    for (at, search) in cell.searches.iter().enumerate() {
+        value["searches"][at]["repeat"] = json!((cell.searches.len() > 1).then_some(at + 1));
+        for (number, probe) in search.probes.iter().enumerate() {
+            let shown = &mut value["searches"][at]["probes"][number];
+            shown["number"] = json!(number + 1);
+            shown["at"] = json!(search.variable.level(probe.level));
+        }
+    }
 }
 
 fn word(verdict: Verdict) -> &'static str {

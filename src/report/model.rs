@@ -11,6 +11,7 @@ use super::sweep::{Sweep, sweeps};
 use crate::backend::config::Clock;
 use crate::gate::{Judgement, Verdict};
 use crate::measure::{CheckReport, Curves, ErrorCount, Flat, Host, ResourceUse, Timeline, Validity};
+use crate::plan::config::Variable;
 
 /// The version of `run.json`.
 pub const RUN_VERSION: u32 = 1;
@@ -162,6 +163,9 @@ pub struct CellReport {
     pub checks: Vec<CheckReport>,
     /// Quantile curves.
     pub curves: Curves,
+    /// The search for its capacity, of each repeat; empty where it does not search.
+    #[serde(default)]
+    pub searches: Vec<SearchReport>,
     /// The first requests over time (of the first repeat).
     pub timeline: Timeline,
     /// Requests that the engine computed at once, over time (of the first repeat); `None` where the backend does not tell.
@@ -169,6 +173,67 @@ pub struct CellReport {
     pub batch_size: Option<Series>,
     /// Faults that were injected, in order.
     pub faults: Vec<FaultEntry>,
+}
+
+/// How a search for capacity went.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SearchReport {
+    /// What was looked for. Levels are requests per second, or users.
+    pub variable: Variable,
+    /// The share of requests that must keep the SLO.
+    pub share: f64,
+    /// The relative gap between `lo` and `hi` that was aimed at.
+    pub tolerance: f64,
+    /// The highest level that passed; `None` when none did.
+    pub lo: Option<f64>,
+    /// The lowest level above it that did not; `None` when none was met.
+    pub hi: Option<f64>,
+    /// Whether `lo` passed again with draws of its own.
+    pub confirmed: bool,
+    /// How it ended, in a sentence.
+    pub ending: String,
+    /// Everything that was tried, in order.
+    pub probes: Vec<ProbeReport>,
+}
+
+/// One probe of a search.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProbeReport {
+    /// Requests per second, or users.
+    pub level: f64,
+    /// Why it was played.
+    pub purpose: Purpose,
+    /// How long requests that count were sent, in seconds: the time of one probe, or a multiple where it was extended.
+    pub duration_s: f64,
+    /// Requests that were counted.
+    pub requests: u64,
+    /// The share of them that kept the SLO.
+    pub slo_share: Option<f64>,
+    /// Median time to first token.
+    pub p50_ttft_ms: Option<f64>,
+    /// Its 99th percentile.
+    pub p99_ttft_ms: Option<f64>,
+    /// 99th percentile of the time per output token.
+    pub p99_tpot_ms: Option<f64>,
+    /// What it comes to.
+    pub verdict: Verdict,
+    /// What needs saying about that.
+    #[serde(default)]
+    pub note: Option<String>,
+}
+
+/// Why a probe of a search is played.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// To find a level that fails.
+    Double,
+    /// To narrow the gap.
+    Bisect,
+    /// To see what was found once more.
+    Confirm,
 }
 
 /// A number over time.

@@ -34,6 +34,8 @@ pub struct CellKey {
     pub backend: u32,
     /// Which repeat.
     pub repeat: u32,
+    /// Which probe of a search, from 1; 0 where there is no search.
+    pub probe: u32,
 }
 
 /// Which plan a journal belongs to, and on which backends it is played.
@@ -248,6 +250,10 @@ impl Contents {
                 *current = None;
             }
             Entry::Cell { key, start_time } => {
+                if key.probe > 0 {
+                    // What was cut off is played again from its start: half a probe says nothing about its level.
+                    self.cells.remove(&key);
+                }
                 self.cells.entry(key).or_default().start_time.get_or_insert(start_time);
                 *current = Some(key);
             }
@@ -276,7 +282,7 @@ mod tests {
     use crate::record::{Outcome, Phase, TokenSource};
     use crate::run::Ending;
 
-    const KEY: CellKey = CellKey { workload: 1, backend: 0, repeat: 2 };
+    const KEY: CellKey = CellKey { workload: 1, backend: 0, repeat: 2, probe: 0 };
 
     fn header() -> Header {
         Header { schedule_digest: "aa".into(), content_digest: "bb".into(), backends: vec!["mock".into()] }

@@ -99,6 +99,7 @@ fn plan(load: LoadPlan) -> WorkloadPlan {
         timeout: 600 * SECOND,
         total_timeout: None,
         repeats: 1,
+        search: None,
         skipped_rows: 0,
         sampling: Sampling::default(),
         cold_cache: true,

@@ -361,6 +361,12 @@ impl Part<'_> {
                 part.stages(load);
                 true
             }
+            Load::Search(load) => {
+                if let Some(think) = &load.think_time {
+                    part.at(&["think_time"]).time(think);
+                }
+                true
+            }
             Load::Replay(load) => {
                 part.above_zero("duration", load.duration.map(|duration| duration.0 > 0));
                 if !trace {

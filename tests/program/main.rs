@@ -15,6 +15,7 @@ mod real;
 mod records;
 mod replay;
 mod scenarios;
+mod search;
 mod serve;
 mod threads;
 mod verdicts;

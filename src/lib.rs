@@ -23,6 +23,7 @@ pub mod gate;
 #[cfg(test)]
 mod generated;
 pub mod hook;
+pub mod import;
 pub mod measure;
 pub mod metric;
 pub mod nearest;

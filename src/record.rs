@@ -61,6 +61,8 @@ pub enum Outcome {
     CancelledByServer,
     /// Our side cancelled it, as the scenario asked (`cancel`). Not a failure.
     Cancelled,
+    /// It failed, and how is not known: so says the file of another tool that it was imported from.
+    Unexplained,
     /// A hook failed on it: before it was sent (then nothing was), or on its response.
     HookFailed,
     /// Never sent, because the request it follows failed, or because the load ended (or `total_timeout` cut it off) while
@@ -100,6 +102,7 @@ impl Outcome {
             Self::InBandError,
             Self::CancelledByServer,
             Self::Cancelled,
+            Self::Unexplained,
             Self::HookFailed,
             Self::Skipped,
             Self::Interrupted,
@@ -121,6 +124,7 @@ impl Outcome {
             Self::InBandError => "in_band_error".into(),
             Self::CancelledByServer => "cancelled_by_server".into(),
             Self::Cancelled => "cancelled".into(),
+            Self::Unexplained => "failed".into(),
             Self::HookFailed => "hook_failed".into(),
             Self::Skipped => "skipped".into(),
             Self::Interrupted => "interrupted".into(),
@@ -152,6 +156,8 @@ pub enum TokenSource {
     Tokenizer,
     /// Nobody counted: the events that carry content stand for tokens.
     Events,
+    /// Another tool, whose file it was imported from.
+    Imported,
 }
 
 /// One request, from the moment it was due. Times are nanoseconds since its cell's T0.

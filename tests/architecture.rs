@@ -39,6 +39,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("backend", &["backend::config", "engine", "plan"]),
     ("calibrate", &["backend", "backend::config", "plan"]),
     ("run", &["backend", "backend::config", "plan"]),
+    ("import", &["measure", "scenario"]),
     ("measure", &["backend", "backend::config", "gate::config", "plan", "plan::config", "run"]),
     ("gate", &["gate::config", "measure", "plan", "plan::config", "run", "scenario"]),
     (
@@ -65,6 +66,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "engine",
             "gate",
             "gate::config",
+            "import",
             "measure",
             "plan",
             "plan::config",

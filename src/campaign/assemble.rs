@@ -126,7 +126,7 @@ pub fn assemble(
     (records, report)
 }
 
-fn rfc3339(time: std::time::SystemTime) -> String {
+pub(super) fn rfc3339(time: std::time::SystemTime) -> String {
     jiff::Timestamp::try_from(time).map_or_else(|_| "unknown".into(), |at| format!("{at:.0}"))
 }
 
@@ -141,7 +141,7 @@ fn interruption(campaign: &Campaign<'_>, complete: bool) -> Option<String> {
     }
 }
 
-fn is_broken(metrics: &Metrics) -> bool {
+pub(super) fn is_broken(metrics: &Metrics) -> bool {
     metrics.get("total_requests").is_some_and(|n| n > 0.0) && metrics.get("successful_requests") == Some(0.0)
 }
 

@@ -27,8 +27,13 @@ pub struct Problem {
     pub is_other_work: bool,
 }
 
-/// Reads the baselines that a rule refers to and says which are of other work than the plan.
-pub fn load(scenario: &Scenario, gates: &Checked, plan: &Plan, dir: &Path) -> (Baselines, Vec<Problem>) {
+/// Reads the baselines that a rule refers to and says which are of other work than the plan, where there is one.
+pub fn load(
+    scenario: &Scenario,
+    gates: &Checked,
+    plan: Option<&Plan>,
+    dir: &Path,
+) -> (Baselines, Vec<Problem>) {
     let mut problems = Vec::new();
     let mut baselines = Baselines::new();
     for (name, config) in &scenario.baselines {
@@ -48,7 +53,7 @@ pub fn load(scenario: &Scenario, gates: &Checked, plan: &Plan, dir: &Path) -> (B
         };
         match read_baseline(&path) {
             Ok(baseline) => {
-                problems.extend(other_work(&baseline, plan).map(|message| {
+                problems.extend(plan.and_then(|plan| other_work(&baseline, plan)).map(|message| {
                     let help =
                         "save a new baseline with `sagebench baseline save`, or run what it was taken from";
                     problem(message, help.to_owned(), true)

@@ -6,9 +6,12 @@ use super::assemble::Group;
 use super::evidence::{Measured, Part};
 use super::prepare::Prepared;
 use crate::backend::config::Clock;
-use crate::gate::{self, Judgement, Place, Scope, ScopedRule, Side, Verdict, judge};
+use crate::gate::{self, Evidence, Judgement, Place, Scope, ScopedRule, Side, Verdict, judge};
+use crate::measure::Metrics;
 use crate::metric::judged_names;
-use crate::rule::{Limit, Subject};
+use crate::report::Baseline;
+use crate::rule::{Limit, Rule, Subject};
+use crate::scenario::Loaded;
 use crate::stats;
 
 /// Every rule for everyone it is judged for, as far as they were played.
@@ -42,16 +45,20 @@ pub fn intervals(prepared: &Prepared, group: &Group<'_>) -> IndexMap<String, [f6
     if group.chosen.clock() == Clock::Virtual {
         return IndexMap::new();
     }
-    let evidence = evidence(prepared, &[group]);
+    bounds(&evidence(prepared, &[group]), &group.repeats)
+}
+
+/// Bounds on each statistic of the flat file, by its name. `repeats` are the metrics of each repeat, where there are several.
+pub(super) fn bounds(evidence: &dyn Evidence, repeats: &[Metrics]) -> IndexMap<String, [f64; 2]> {
     let interval = |name: &str| {
         let subject = crate::rule::subject(name, &[])?;
         let bounds = match &subject {
-            Subject::Plain(_) if !group.repeats.is_empty() => {
-                let values: Option<Vec<f64>> = group.repeats.iter().map(|repeat| repeat.get(name)).collect();
-                let estimate = stats::mean_of_independent(&values?).filter(|_| group.repeats.len() > 2);
+            Subject::Plain(_) if !repeats.is_empty() => {
+                let values: Option<Vec<f64>> = repeats.iter().map(|repeat| repeat.get(name)).collect();
+                let estimate = stats::mean_of_independent(&values?).filter(|_| repeats.len() > 2);
                 estimate.map(|estimate| estimate.bounds(gate::INTERVAL_ALPHA))
             }
-            _ => gate::interval(&subject, &[], &evidence),
+            _ => gate::interval(&subject, &[], evidence),
         };
         bounds.map(|bounds| (name.to_owned(), bounds.map(crate::measure::rounded)))
     };
@@ -146,18 +153,7 @@ impl Judged<'_> {
         };
         match self.prepared.baselines.get(name) {
             Some(Some(baseline)) => {
-                let missing = || format!("the baseline has no {} for this workload", self.rule.rule.subject);
-                let cell = baseline.cell(&group.plan.name, Some(&group.chosen.name));
-                let cell = cell.ok_or("the baseline does not have this workload")?;
-                if let Some(why) = &cell.unfit {
-                    return Err(format!("the baseline is no standard: {why}"));
-                }
-                let flat = self.rule.rule.subject.flat().ok_or_else(missing)?;
-                Ok(Side {
-                    values: cell.values(&flat).ok_or_else(missing)?,
-                    interval: cell.intervals.get(&flat).copied(),
-                    exact: baseline.is_exact(),
-                })
+                against_baseline(baseline, &self.rule.rule, &group.plan.name, &group.chosen.name)
             }
             Some(None) => Err("the baseline does not exist yet".to_owned()),
             None => self.of_this_run(name, groups),
@@ -198,8 +194,32 @@ impl Judged<'_> {
 
     /// Where the rule stands in its file.
     fn place(&self) -> Option<Place> {
-        let loaded = self.prepared.loaded.as_ref()?;
-        let place = loaded.place(loaded.rule_span(self.rule.index?, 0..self.rule.text.len())?);
-        Some(Place { file: place.file?, line: place.line, column: place.column })
+        place_of(self.prepared.loaded.as_ref()?, self.rule)
     }
+}
+
+/// Where a rule stands in its file.
+pub(super) fn place_of(loaded: &Loaded, rule: &ScopedRule) -> Option<Place> {
+    let place = loaded.place(loaded.rule_span(rule.index?, 0..rule.text.len())?);
+    Some(Place { file: place.file?, line: place.line, column: place.column })
+}
+
+/// What a rule's subject comes to in a baseline.
+pub(super) fn against_baseline(
+    baseline: &Baseline,
+    rule: &Rule,
+    workload: &str,
+    backend: &str,
+) -> Result<Side, String> {
+    let missing = || format!("the baseline has no {} for this workload", rule.subject);
+    let cell = baseline.cell(workload, Some(backend)).ok_or("the baseline does not have this workload")?;
+    if let Some(why) = &cell.unfit {
+        return Err(format!("the baseline is no standard: {why}"));
+    }
+    let flat = rule.subject.flat().ok_or_else(missing)?;
+    Ok(Side {
+        values: cell.values(&flat).ok_or_else(missing)?,
+        interval: cell.intervals.get(&flat).copied(),
+        exact: baseline.is_exact(),
+    })
 }

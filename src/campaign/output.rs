@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::assemble::CellRecords;
 use super::conduct::CampaignError;
 use super::folder::{Folder, RUN_FILE};
-use super::prepare::{Content, Prepared};
+use super::prepare::{Content, Prepared, Reports};
 use crate::gate::{Facts, Judgement, outcome};
 use crate::record::Record;
 use crate::report::config::{Export, Records};
@@ -26,6 +26,24 @@ pub fn write(
     report: &RunReport,
     complete: bool,
 ) -> Result<(), CampaignError> {
+    let logs = token_log(prepared, cells).into_iter().collect();
+    let contract = contract_files(prepared, report);
+    let first = write_run(folder, contract, &prepared.reports, logs, cells, report);
+    if complete && first.is_none() {
+        folder.drop_journal()?;
+    }
+    first.map_or(Ok(()), Err)
+}
+
+/// Writes the contract's files, the reports, the requests, further logs and `run.json`. Returns the first error.
+pub(super) fn write_run(
+    folder: &Folder,
+    contract: Vec<(PathBuf, Vec<u8>)>,
+    reports: &Reports,
+    logs: Vec<OutputFile>,
+    cells: &[CellRecords],
+    report: &RunReport,
+) -> Option<CampaignError> {
     let mut first = None;
     let mut written = Vec::new();
     let mut keep = |result: Result<(), CampaignError>| {
@@ -33,11 +51,11 @@ pub fn write(
             first.get_or_insert(error);
         }
     };
-    for (name, bytes) in contract_files(prepared, report) {
+    for (name, bytes) in contract {
         keep(folder.write(&name, &bytes).map_err(Into::into));
         written.push(name);
     }
-    for (name, content) in &prepared.reports {
+    for (name, content) in reports {
         let bytes = match content {
             Content::Template(template) => {
                 render(report, template).map(String::into_bytes).map_err(CampaignError::from)
@@ -47,8 +65,7 @@ pub fn write(
         keep(bytes.and_then(|bytes| folder.write(name, &bytes).map_err(Into::into)));
         written.push(name.clone());
     }
-    let logs = sweep_csv(&report.sweeps).into_iter().chain([request_log(prepared, cells)]);
-    for file in logs.chain(token_log(prepared, cells)) {
+    for file in sweep_csv(&report.sweeps).into_iter().chain([request_log(cells)]).chain(logs) {
         let name = PathBuf::from(&file.name);
         keep(folder.write(&name, &file.bytes).map_err(Into::into));
         written.push(name);
@@ -56,19 +73,17 @@ pub fn write(
     let mut report = report.clone();
     report.files = written;
     keep(folder.write(Path::new(RUN_FILE), &run_json(&report).bytes).map_err(Into::into));
-    if complete && first.is_none() {
-        folder.drop_journal()?;
-    }
-    first.map_or(Ok(()), Err)
+    first
+}
+
+/// The contract's files of a report of one backend, in a folder.
+pub(super) fn files(report: &RunReport, dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let files = metrics_files(report).into_iter().chain([benchmark_summary(report)]);
+    files.map(|file| (dir.join(file.name), file.bytes)).collect()
 }
 
 /// The contract's files: in the folder itself, or with several backends in one folder each.
 fn contract_files(prepared: &Prepared, report: &RunReport) -> Vec<(PathBuf, Vec<u8>)> {
-    let files = |report: &RunReport, dir: &Path| -> Vec<(PathBuf, Vec<u8>)> {
-        let files: Vec<OutputFile> =
-            metrics_files(report).into_iter().chain([benchmark_summary(report)]).collect();
-        files.into_iter().map(|file| (dir.join(file.name), file.bytes)).collect()
-    };
     if let [_] = prepared.backends.as_slice() {
         return files(report, Path::new(""));
     }
@@ -98,23 +113,14 @@ fn token_log(prepared: &Prepared, cells: &[CellRecords]) -> Option<OutputFile> {
     (prepared.scenario.records == Records::Tokens).then(|| OutputFile { name: TOKENS_FILE.into(), bytes })
 }
 
-fn request_log(prepared: &Prepared, cells: &[CellRecords]) -> OutputFile {
+fn request_log(cells: &[CellRecords]) -> OutputFile {
     let records: Vec<Vec<&Record>> = cells.iter().map(|cell| cell.samples.by_due()).collect();
-    let basis = |name: &str| {
-        prepared.plan.workloads.iter().find(|plan| plan.name == name).map(|plan| plan.load.basis())
-    };
-    let logs: Vec<RequestLog<'_>> = cells
-        .iter()
-        .zip(&records)
-        .filter_map(|(cell, records)| {
-            Some(RequestLog {
-                workload: &cell.workload,
-                backend: &cell.backend,
-                repeat: cell.repeat,
-                basis: basis(&cell.workload)?,
-                records,
-            })
-        })
-        .collect();
-    requests_jsonl(&logs, REQUEST_ROWS)
+    let logs = cells.iter().zip(&records).map(|(cell, records)| RequestLog {
+        workload: &cell.workload,
+        backend: &cell.backend,
+        repeat: cell.repeat,
+        basis: cell.samples.basis(),
+        records,
+    });
+    requests_jsonl(&logs.collect::<Vec<_>>(), REQUEST_ROWS)
 }

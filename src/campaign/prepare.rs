@@ -157,7 +157,7 @@ impl Prepared {
 }
 
 impl Rejected {
-    fn at(loaded: &Loaded, diagnostics: Vec<Diagnostic>) -> Self {
+    pub(super) fn at(loaded: &Loaded, diagnostics: Vec<Diagnostic>) -> Self {
         let mut diagnostics = diagnostics;
         crate::scenario::sort(&mut diagnostics);
         Self::Invalid(Box::new(Failed { sources: loaded.sources.clone(), diagnostics }))
@@ -259,7 +259,7 @@ pub fn complete(mut loaded: Loaded, changes: &Changes) -> Result<Prepared, Rejec
         return Err(Rejected::at(&loaded, small));
     }
     let mut gates = check(&loaded.scenario, &planned(&plan, &backends))
-        .map_err(|findings| Rejected::at(&loaded, findings.iter().map(|f| found(&loaded, f)).collect()))?;
+        .map_err(|findings| Rejected::at(&loaded, findings.iter().map(|f| rule_at(&loaded, f)).collect()))?;
     if changes.smoke {
         gates.rules.clear();
     }
@@ -269,7 +269,7 @@ pub fn complete(mut loaded: Loaded, changes: &Changes) -> Result<Prepared, Rejec
         };
         Rejected::at(&loaded, errors.into_iter().map(at).collect())
     })?;
-    let (baselines, problems) = baselines::load(&loaded.scenario, &gates, &plan, &loaded.dir);
+    let (baselines, problems) = baselines::load(&loaded.scenario, &gates, Some(&plan), &loaded.dir);
     if !problems.is_empty() {
         return Err(incomparable(&loaded, &problems));
     }
@@ -321,7 +321,7 @@ pub fn prepare_plan(path: &Path, changes: &Changes) -> Result<Prepared, Rejected
     })?;
     let name = scenario.name.clone().unwrap_or_else(|| stem(path));
     let dir = path.parent().unwrap_or(Path::new(""));
-    let (baselines, problems) = baselines::load(&scenario, &gates, &plan, dir);
+    let (baselines, problems) = baselines::load(&scenario, &gates, Some(&plan), dir);
     if let Some(problem) = problems.into_iter().next() {
         return Err(message(&format!("{}: {}; {}", path.display(), problem.message, problem.help)));
     }
@@ -330,7 +330,7 @@ pub fn prepare_plan(path: &Path, changes: &Changes) -> Result<Prepared, Rejected
 
 /// The templates of the standard reports and of the scenario's own, found and compiled before anything runs. An error
 /// carries the position in `reports`; one in a standard report's template stands at the first.
-fn reports(scenario: &Scenario, dir: &Path) -> Result<Reports, Vec<(usize, String)>> {
+pub(super) fn reports(scenario: &Scenario, dir: &Path) -> Result<Reports, Vec<(usize, String)>> {
     let mut found = Vec::new();
     let mut errors = Vec::new();
     for (out, template) in STANDARD {
@@ -643,7 +643,7 @@ fn planned(plan: &Plan, backends: &[Chosen]) -> Planned {
 
 /// Baselines that can not be used, at their places. That they are of other work is what is told by the exit code, where
 /// nothing else is wrong.
-fn incomparable(loaded: &Loaded, problems: &[Problem]) -> Rejected {
+pub(super) fn incomparable(loaded: &Loaded, problems: &[Problem]) -> Rejected {
     let mut diagnostics: Vec<Diagnostic> = problems
         .iter()
         .map(|problem| {
@@ -700,7 +700,7 @@ fn located(loaded: &mut Loaded, error: &PlanError) -> Diagnostic {
 }
 
 /// A rule's error at its place in the scenario.
-fn found(loaded: &Loaded, finding: &Finding) -> Diagnostic {
+pub(super) fn rule_at(loaded: &Loaded, finding: &Finding) -> Diagnostic {
     let span = match &finding.site {
         Site::Rule(index) => loaded.rule_span(*index, finding.at.clone()),
         Site::Slo(index) => loaded.text_span_of(&format!("/slo/{index}"), finding.at.clone()),

@@ -10,11 +10,11 @@ use crate::campaign::{
     Changes, Folder, Prepared, Rejected, Settings, conduct, folders, prepare, prepare_plan,
 };
 use crate::gate::config::NoData;
-use crate::gate::{Verdict, exit, explain};
+use crate::gate::{ScopedRule, Verdict, exit, explain};
 use crate::report::{self, RunReport};
 use crate::run::Stop;
 use crate::scenario::render::{Render, render};
-use crate::scenario::{Diagnostic, Severity, Sources};
+use crate::scenario::{Diagnostic, Loaded, Severity, Sources};
 
 /// `run`: `apply`, with the contract's old names for its workloads.
 pub fn run(args: &RunArgs) -> Result<u8, CliError> {
@@ -116,9 +116,10 @@ fn play(prepared: &Prepared, dir: &Path, results: &Results, stop: &Stop) -> Resu
     if !results.voice.quiet {
         terminal::say(&format!("results in {}", dir.display()));
     }
-    let failures = failures(prepared, run);
-    show_failures(prepared, &failures);
-    for_github(prepared, run, &failures)?;
+    let loaded = prepared.loaded.as_ref();
+    let failures = failures(&prepared.gates.rules, loaded, run);
+    show_failures(loaded, &failures);
+    for_github(loaded, run, &failures)?;
     match conducted.problem {
         Some(problem) => Err(problem.into()),
         None => Ok(run.exit_code.unwrap_or(exit::BUG)),
@@ -126,7 +127,7 @@ fn play(prepared: &Prepared, dir: &Path, results: &Results, stop: &Stop) -> Resu
 }
 
 /// Verdict words in colour on a terminal.
-fn painted(text: &str) -> String {
+pub(super) fn painted(text: &str) -> String {
     if !terminal::output_colour() {
         return text.to_owned();
     }
@@ -140,19 +141,17 @@ fn painted(text: &str) -> String {
 }
 
 /// Each rule that did not pass at its own line in the scenario, with what was measured under the caret.
-fn failures(prepared: &Prepared, run: &RunReport) -> Vec<Diagnostic> {
+pub(super) fn failures(rules: &[ScopedRule], loaded: Option<&Loaded>, run: &RunReport) -> Vec<Diagnostic> {
     let not_passed = run.judgements.iter().filter(|judgement| judgement.verdict != Verdict::Pass);
     let diagnostics = not_passed.filter_map(|judgement| {
-        let scoped = prepared.gates.rules.iter().find(|rule| {
+        let scoped = rules.iter().find(|rule| {
             let workload = judgement.workload == "all" || rule.scope.names().contains(&judgement.workload);
             rule.text == judgement.rule && workload && rule.backends.contains(&judgement.backend)
         });
         if judgement.verdict == Verdict::NoData && scoped.is_some_and(|rule| rule.no_data == NoData::Skip) {
             return None;
         }
-        let span = prepared
-            .loaded
-            .as_ref()
+        let span = loaded
             .zip(scoped.and_then(|rule| rule.index))
             .and_then(|(loaded, index)| loaded.rule_span(index, 0..judgement.rule.len()));
         let implicit = if judgement.implicit { " (implicit)" } else { "" };
@@ -170,10 +169,10 @@ fn failures(prepared: &Prepared, run: &RunReport) -> Vec<Diagnostic> {
     diagnostics.collect()
 }
 
-fn show_failures(prepared: &Prepared, failures: &[Diagnostic]) {
+pub(super) fn show_failures(loaded: Option<&Loaded>, failures: &[Diagnostic]) {
     if !failures.is_empty() {
         let none = Sources::default();
-        let sources = prepared.loaded.as_ref().map_or(&none, |loaded| &loaded.sources);
+        let sources = loaded.map_or(&none, |loaded| &loaded.sources);
         let text = render(sources, failures, Render::Text { color: terminal::error_colour() });
         terminal::say(text.trim_end());
     }
@@ -199,10 +198,14 @@ fn annotated(failures: &[Diagnostic]) -> Vec<Diagnostic> {
 }
 
 /// Annotations and the step summary of a GitHub workflow.
-fn for_github(prepared: &Prepared, run: &RunReport, failures: &[Diagnostic]) -> Result<(), CliError> {
+pub(super) fn for_github(
+    loaded: Option<&Loaded>,
+    run: &RunReport,
+    failures: &[Diagnostic],
+) -> Result<(), CliError> {
     if std::env::var_os("GITHUB_ACTIONS").is_some_and(|value| value == "true") {
         let none = Sources::default();
-        let sources = prepared.loaded.as_ref().map_or(&none, |loaded| &loaded.sources);
+        let sources = loaded.map_or(&none, |loaded| &loaded.sources);
         terminal::print(&render(sources, &annotated(failures), Render::Github))?;
     }
     let Some(path) = std::env::var_os("GITHUB_STEP_SUMMARY").filter(|path| !path.is_empty()) else {

@@ -61,6 +61,8 @@ pub enum Command {
     Calibrate(Box<CalibrateArgs>),
     /// Print a JSON Schema
     Schema(SchemaArgs),
+    /// Read result files of other tools into a run, to report, compare and judge it
+    Import(ImportArgs),
     /// Write a commented scenario to start from
     Init(InitArgs),
     /// Models for the CPU backend: what is here, what one is, random ones of real shapes
@@ -669,12 +671,51 @@ pub enum Purpose {
     Server,
 }
 
+/// Arguments of `import`.
+#[derive(Debug, Clone, Args)]
+pub struct ImportArgs {
+    /// Result files of one tool; equal loads in several files are repeats of each other
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// The tool that wrote them, when the content does not tell: vllm, sglang, guidellm, aiperf, inference-perf or contract
+    #[arg(long, value_name = "TOOL")]
+    pub format: Option<String>,
+    /// Judge them by the rules, SLO and baselines of this scenario
+    #[arg(long, value_name = "SCENARIO", conflicts_with_all = ["rules", "slo"])]
+    pub gates: Option<PathBuf>,
+    /// Judge them by this rule, such as `p99(ttft) <= 500ms` (repeatable)
+    #[arg(long = "rule", value_name = "RULE")]
+    pub rules: Vec<String>,
+    /// A limit that one request must keep to count for goodput, such as `ttft <= 500ms` (repeatable)
+    #[arg(long, value_name = "LIMIT")]
+    pub slo: Vec<String>,
+    /// The workload's name, to be compared or judged under [default: the scenario's only one, else the tool's name]
+    #[arg(long, value_name = "NAME")]
+    pub workload: Option<String>,
+    /// The backend's name [default: imported]
+    #[arg(long, value_name = "NAME")]
+    pub backend: Option<String>,
+    /// The folder for results
+    #[arg(short, long, value_name = "DIR", default_value = "benchmark_results")]
+    pub output: PathBuf,
+    /// Move an incomplete earlier run to the history
+    #[arg(long)]
+    pub force: bool,
+    /// Let inconclusive rules fail
+    #[arg(long)]
+    pub strict: bool,
+}
+
 /// Arguments of `init`.
 #[derive(Debug, Clone, Args)]
 pub struct InitArgs {
     /// What the scenario is for. Default: a bit of everything
-    #[arg(value_enum, value_name = "PURPOSE")]
+    #[arg(value_enum, value_name = "PURPOSE", conflicts_with = "from")]
     pub purpose: Option<Purpose>,
+    /// Make it from a command line, in quotes, of `vllm bench serve`, `guidellm benchmark`, `aiperf profile` or
+    /// `sglang.bench_serving`
+    #[arg(long, value_name = "COMMAND")]
+    pub from: Option<String>,
     /// The file to write; its ending says YAML or TOML
     #[arg(long, value_name = "FILE", default_value = "scenario.yaml")]
     pub out: PathBuf,

@@ -25,6 +25,9 @@ fn starter(purpose: Purpose) -> &'static str {
 
 /// Writes the scenario, and what it needs beside it. Nothing is replaced without `--force`.
 pub fn init(args: &InitArgs) -> Result<u8, CliError> {
+    if let Some(line) = &args.from {
+        return super::import::init_from(line, &args.out, args.force);
+    }
     let is_toml = args.out.extension().is_some_and(|extension| extension == "toml");
     let text = match args.purpose {
         None if is_toml => include_str!("starters/scenario.toml"),

@@ -6,6 +6,7 @@ mod calibrate;
 mod comparing;
 mod documents;
 mod error;
+mod import;
 mod init;
 mod model;
 mod progress;
@@ -54,6 +55,7 @@ fn run(command: Command) -> Result<u8, CliError> {
         Command::Serve(args) => serve::serve(&args),
         Command::Calibrate(args) => calibrate::run(&args),
         Command::Schema(args) => documents::schema(&args),
+        Command::Import(args) => import::run(&args),
         Command::Init(args) => init::init(&args),
         Command::Model(command) => model::model(&command),
         Command::Completions { shell } => documents::completions(shell),

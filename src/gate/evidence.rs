@@ -1,7 +1,7 @@
 //! What a rule is judged against: the narrow view of a measured workload that judging needs.
 
 use crate::metric::Metric;
-use crate::rule::Condition;
+use crate::rule::{Condition, Subject};
 use crate::stats::Run;
 
 /// What was measured for one workload on one backend, its repeats pooled, or for several workloads pooled.
@@ -22,6 +22,11 @@ pub trait Evidence {
     /// A metric that is one number: kinds `Count` and `Value`, and rates that count no requests (`prefix_hit_rate`).
     /// `filter` is empty but for metrics of which [`counts_requests`](crate::rule::counts_requests) holds.
     fn number(&self, metric: &'static Metric, filter: &[Condition]) -> Result<f64, String>;
+
+    /// What a rule is about, where only this statistic is known and not the requests it is taken over; `None` where they are.
+    fn statistic(&self, _subject: &Subject, _filter: &[Condition]) -> Option<Result<f64, String>> {
+        None
+    }
 
     /// Each repeat on its own, in order, where several are pooled here; else nothing.
     fn repeats(&self) -> Vec<Box<dyn Evidence + '_>>;

@@ -155,7 +155,7 @@ pub fn sweep_csv(sweeps: &[Sweep]) -> Option<OutputFile> {
 }
 
 /// A scalar without quotes; anything else as JSON.
-pub(super) fn plain(value: &Value) -> String {
+pub fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 

@@ -28,8 +28,8 @@ pub use baseline::{BASELINE_VERSION, Baseline, BaselineCell, read_baseline};
 pub use comparison::{ComparedCell, ComparedRow, ComparedSide, Comparison, render_comparison};
 pub use dialect::{Dialect, Line, TranslateError, TranslatedCell, Translation, render_translation};
 pub use files::{
-    OutputFile, RequestLog, STANDARD, benchmark_summary, metrics_files, requests_jsonl, run_json, run_schema,
-    slug, sweep_csv,
+    OutputFile, RequestLog, STANDARD, benchmark_summary, metrics_files, plain, requests_jsonl, run_json,
+    run_schema, slug, sweep_csv,
 };
 pub use hlog::{Interval, hlog};
 pub use model::*;

@@ -8,6 +8,7 @@ mod contract;
 mod dialects;
 mod expectations;
 mod hooks;
+mod import;
 mod interruption;
 mod models;
 #[path = "../real/mod.rs"]

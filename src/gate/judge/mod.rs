@@ -31,6 +31,8 @@
 //! **Metrics that are one number**, and quantiles of samples whose order is lost, are judged by t over three or more
 //! repeats, and by the point of fewer.
 //!
+//! **Statistics without the requests they are taken over**, of runs that were imported, are judged the same way.
+//!
 //! **References** (`main + 5%`) are judged by [`contrast()`].
 //!
 //! A rate against 0 % or 100 %, extremes, counts and sums are exact, and so is every rule on a deterministic run.
@@ -162,6 +164,11 @@ fn runs(n: usize) -> String {
 fn find(case: &Case<'_>, limit: f64, evidence: &dyn Evidence) -> Result<Found, String> {
     let filter = case.rule.filter_on_metrics();
     let deterministic = evidence.deterministic();
+    if let Some(told) = evidence.statistic(&case.rule.subject, &filter) {
+        let judged = Judged { case, limit, value: told?, n: None };
+        let repeats = repeats(case.rule, evidence)?;
+        return Ok(judged.over_repeats(&repeats).unwrap_or_else(|| judged.by_point("point of a statistic")));
+    }
     match &case.rule.subject {
         Subject::Aggregate(aggregate, metric) => {
             let samples = evidence.samples(metric, &filter)?;
@@ -272,6 +279,9 @@ pub fn side(rule: &Rule, evidence: &dyn Evidence) -> Result<Side, String> {
 /// The value of a rule's subject as it stands.
 fn point(rule: &Rule, evidence: &dyn Evidence) -> Result<f64, String> {
     let filter = rule.filter_on_metrics();
+    if let Some(told) = evidence.statistic(&rule.subject, &filter) {
+        return told;
+    }
     let happened = |event: &Event<'_>| {
         let events = evidence.events(event, &filter)?;
         let hits = events.iter().filter(|hit| **hit).count();

@@ -180,6 +180,7 @@ fn notes(repeats: &[&[Record]]) -> Vec<String> {
         TokenSource::TokenIds => "by the server (token ids)",
         TokenSource::Tokenizer => "by this client's tokenizer",
         TokenSource::Events => "as one for each event",
+        TokenSource::Imported => "by the tool that measured it",
     });
     let words: Vec<&str> = words.collect();
     let mut notes = Vec::new();

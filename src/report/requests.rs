@@ -1,10 +1,15 @@
-//! Reading `requests.jsonl` back.
+//! Reading `requests.jsonl` back, with the token times beside it.
 
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 
+use flate2::read::MultiGzDecoder;
+use rustc_hash::FxHashMap;
 use serde::Deserialize;
 
-use crate::record::{Outcome, Phase, Record, Stream, TokenSource, Turn};
+use super::TOKENS_FILE;
+use crate::record::{GapRun, Outcome, Phase, Record, Stream, TokenSource, Turn};
 use crate::sample::{FileError, Lines, json_fault};
 use crate::units::Ns;
 
@@ -19,6 +24,8 @@ pub struct LoggedCell {
     pub repeat: u32,
     /// Its requests, in the order of the file.
     pub records: Vec<Record>,
+    /// The gaps between the tokens of each request by its index, where the run kept them (`records: tokens`).
+    pub gaps: Option<FxHashMap<u64, Vec<GapRun>>>,
 }
 
 /// What is read of a row. What was derived from these for the file is derived again.
@@ -65,7 +72,7 @@ pub fn read_requests(folder: &Path) -> Result<Vec<LoggedCell>, FileError> {
     let mut cells: Vec<LoggedCell> = Vec::new();
     loop {
         let row = match lines.read()? {
-            None => return Ok(cells),
+            None => break,
             Some((_, line)) => serde_json::from_str::<Row>(line).map_err(|error| json_fault(&error)),
         };
         let row =
@@ -78,10 +85,42 @@ pub fn read_requests(folder: &Path) -> Result<Vec<LoggedCell>, FileError> {
         let at = cells.iter().rposition(is_own).unwrap_or(cells.len());
         if at == cells.len() {
             let (workload, backend) = (row.workload.clone(), row.backend.clone());
-            cells.push(LoggedCell { workload, backend, repeat: row.repeat, records: Vec::new() });
+            cells.push(LoggedCell { workload, backend, repeat: row.repeat, records: Vec::new(), gaps: None });
         }
         cells[at].records.push(record(row, outcome));
     }
+    read_gaps(folder, &mut cells)?;
+    Ok(cells)
+}
+
+/// A row of the token times.
+#[derive(Deserialize)]
+struct Tokens {
+    workload: String,
+    backend: String,
+    repeat: u32,
+    index: u64,
+    gaps_ns: Vec<(Ns, u32)>,
+}
+
+/// Reads the token times beside the requests, where there are any.
+fn read_gaps(folder: &Path, cells: &mut [LoggedCell]) -> Result<(), FileError> {
+    let path = folder.join(TOKENS_FILE);
+    let Ok(file) = File::open(&path) else { return Ok(()) };
+    let problem = |line, message| FileError { file: path.clone(), line: Some(line), message };
+    for (number, line) in (1..).zip(BufReader::new(MultiGzDecoder::new(file)).lines()) {
+        let line = line.map_err(|error| problem(number, format!("can not be read: {error}")))?;
+        let row: Tokens = serde_json::from_str(&line)
+            .map_err(|error| problem(number, format!("holds no token times: {}", json_fault(&error))))?;
+        let is_own = |cell: &&mut LoggedCell| {
+            (&cell.workload, &cell.backend, cell.repeat) == (&row.workload, &row.backend, row.repeat)
+        };
+        if let Some(cell) = cells.iter_mut().find(is_own) {
+            let gaps = row.gaps_ns.into_iter().map(|(gap, count)| GapRun { gap, count }).collect();
+            cell.gaps.get_or_insert_default().insert(row.index, gaps);
+        }
+    }
+    Ok(())
 }
 
 /// Milliseconds with six decimals are whole nanoseconds.

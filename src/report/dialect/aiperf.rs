@@ -14,7 +14,6 @@ pub(super) fn fill(sheet: &mut Sheet, answered: &Answered) {
     let prompt = answered.sum(|request| request.prompt.into());
     let ttft = answered.each(|request| Some(request.ttft_ms()));
     spread(sheet, "time_to_first_token", "ms", &ttft, "first − sent");
-    sheet.lacks("time_to_second_token avg", "ms", "second event with content − first", NO_GAPS);
     let latency = answered.each(|request| Some(span_ms(request.sent, request.last)));
     spread(sheet, "request_latency", "ms", &latency, "last − sent");
     let mean_gap = |request: &super::sheet::Request| {
@@ -34,12 +33,18 @@ pub(super) fn fill(sheet: &mut Sheet, answered: &Answered) {
         (gaps > 0).then(|| decoding / gaps as f64),
         "Σ (last − first) / Σ (events with content − 1)",
     );
-    sheet.lacks(
-        "inter_chunk_latency p99",
-        "ms",
-        "over the gaps between events with content, of all requests",
-        NO_GAPS,
-    );
+    let formula = "over the gaps between events with content, of all requests";
+    let gaps = answered.event_gaps();
+    for (name, q) in [
+        ("inter_chunk_latency p50", 0.5),
+        ("inter_chunk_latency p90", 0.9),
+        ("inter_chunk_latency p99", 0.99),
+    ] {
+        match &gaps {
+            Some(gaps) => sheet.add(name, "ms", gaps.linear(q), formula),
+            None => sheet.lacks(name, "ms", formula, NO_GAPS),
+        }
+    }
     let outputs = answered.each(|request| Some(request.tokens.into()));
     sheet.add("output_sequence_length avg", "tokens", outputs.mean(), "tokens of a request");
     let prompts = answered.each(|request| Some(request.prompt.into()));

@@ -23,8 +23,8 @@ use serde::Serialize;
 
 use self::sheet::{Answered, Sheet};
 use super::templates::{RenderError, Template, render_value};
-use super::{CellReport, RunReport, read_requests};
-use crate::record::{Outcome, Record, TokenSource};
+use super::{CellReport, LoggedCell, RunReport, read_requests};
+use crate::record::{Outcome, TokenSource};
 use crate::sample::FileError;
 use crate::units::human;
 
@@ -128,12 +128,10 @@ impl Dialect {
         let logged = read_requests(folder)?;
         let cells = run.cells.iter().map(|cell| {
             let backend = cell.backend.as_deref().unwrap_or_default();
-            let repeats: Vec<&[Record]> = logged
-                .iter()
-                .filter(|own| own.workload == cell.workload && own.backend == backend)
-                .map(|own| own.records.as_slice())
-                .collect();
-            let counted = repeats.iter().copied().flatten().filter(|record| record.outcome.is_counted());
+            let is_own = |own: &&LoggedCell| own.workload == cell.workload && own.backend == backend;
+            let repeats: Vec<&LoggedCell> = logged.iter().filter(is_own).collect();
+            let counted =
+                repeats.iter().flat_map(|own| &own.records).filter(|record| record.outcome.is_counted());
             let (held, all) = (counted.count() as u64, cell.number("total_requests").unwrap_or(0.0) as u64);
             if held < all {
                 return Err(TranslateError::Partial {
@@ -155,7 +153,7 @@ impl Dialect {
     }
 
     /// The numbers of one workload, from the requests of each repeat.
-    fn lines(self, repeats: &[&[Record]], cell: &CellReport) -> Vec<Line> {
+    fn lines(self, repeats: &[&LoggedCell], cell: &CellReport) -> Vec<Line> {
         let answered = Answered::of(repeats);
         let mut sheet = Sheet::default();
         match self {
@@ -169,8 +167,9 @@ impl Dialect {
     }
 }
 
-fn notes(repeats: &[&[Record]]) -> Vec<String> {
-    let successes = || repeats.iter().copied().flatten().filter(|record| record.outcome == Outcome::Success);
+fn notes(repeats: &[&LoggedCell]) -> Vec<String> {
+    let successes =
+        || repeats.iter().flat_map(|own| &own.records).filter(|record| record.outcome == Outcome::Success);
     let mut sources: Vec<TokenSource> = successes().map(|record| record.token_source).collect();
     sources.sort_unstable();
     sources.dedup();

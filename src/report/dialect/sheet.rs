@@ -1,7 +1,8 @@
 //! What dialects compute with: the requests that were answered, and the statistics that other tools use.
 
 use super::Line;
-use crate::record::{Outcome, Record, Stream};
+use crate::record::{GapRun, Outcome, Record, Stream};
+use crate::report::LoggedCell;
 use crate::stats;
 use crate::units::{Ns, seconds};
 
@@ -28,11 +29,13 @@ pub(super) struct Request {
     pub(super) events: u32,
     /// The chunks of the response; for an engine without a stream, its events.
     pub(super) stream: Stream,
+    /// The gaps between its events with content, in milliseconds, where they are known.
+    gaps: Option<Vec<stats::Run>>,
 }
 
 impl Answered {
-    pub(super) fn of(repeats: &[&[Record]]) -> Self {
-        let request = |record: &Record| {
+    pub(super) fn of(repeats: &[&LoggedCell]) -> Self {
+        let request = |record: &Record, gaps: Option<&Vec<GapRun>>| {
             let first = record.first?;
             let alone = Stream { chunks: record.events, opened: first, last: record.end, closed: record.end };
             Some(Request {
@@ -44,18 +47,24 @@ impl Answered {
                 tokens: record.output_tokens,
                 events: record.events,
                 stream: record.stream.as_deref().copied().unwrap_or(alone),
+                // Where an event has several tokens, the gaps between tokens are parts of those between events.
+                gaps: gaps
+                    .filter(|_| record.events == record.output_tokens)
+                    .map(|gaps| gaps.iter().map(|run| (run.gap as f64 / 1e6, run.count.into())).collect()),
             })
         };
         let (mut requests, mut spans) = (Vec::new(), Vec::new());
         let (mut failed, mut duration) = (0, 0);
-        for records in repeats {
+        for LoggedCell { records, gaps, .. } in repeats {
+            let gaps_of = |record: &Record| gaps.as_ref()?.get(&record.index);
             failed += records.iter().filter(|record| record.outcome.is_failure()).count() as u64;
             let closed = |record: &Record| record.stream.as_ref().map_or(record.end, |stream| stream.closed);
             let sent = records.iter().filter(|record| record.sent.is_some());
             let start = sent.clone().filter_map(|record| record.sent).min().unwrap_or(0);
             duration += sent.map(closed).max().unwrap_or(0).saturating_sub(start);
             let successes = || records.iter().filter(|record| record.outcome == Outcome::Success);
-            let mut own: Vec<Request> = successes().filter_map(request).collect();
+            let mut own: Vec<Request> =
+                successes().filter_map(|record| request(record, gaps_of(record))).collect();
             own.sort_by_key(|request| request.due);
             if let (Some(from), Some(to)) = (own.first(), own.last()) {
                 let done = own.iter().map(|request| request.last).max().unwrap_or(to.due);
@@ -78,6 +87,30 @@ impl Answered {
 
     pub(super) fn sum(&self, count: impl Fn(&Request) -> u64) -> u64 {
         self.requests.iter().map(count).sum()
+    }
+
+    /// The gaps between the events with content of all requests, in milliseconds; `None` where they were not kept.
+    pub(super) fn event_gaps(&self) -> Option<Values> {
+        let gaps: Option<Vec<&Vec<stats::Run>>> =
+            self.requests.iter().map(|request| request.gaps.as_ref()).collect();
+        Some(Values(stats::sorted(&gaps?.into_iter().flatten().copied().collect::<Vec<_>>())))
+    }
+
+    /// The gaps between the chunks of all requests, in milliseconds; `None` where they were not kept.
+    pub(super) fn chunk_gaps(&self) -> Option<Values> {
+        let mut all = Vec::new();
+        for request in &self.requests {
+            let stream = request.stream;
+            // Beside the events there may be a chunk before them and one behind.
+            let around = [(stream.opened, request.first), (request.last, stream.last)];
+            let around = around.into_iter().filter(|(from, to)| from < to);
+            if request.events + around.clone().count() as u32 != stream.chunks {
+                return None;
+            }
+            all.extend(around.map(|(from, to)| (span_ms(from, to), 1)));
+            all.extend(request.gaps.as_ref()?);
+        }
+        Some(Values(stats::sorted(&all)))
     }
 
     /// An amount per second of the duration.
@@ -182,4 +215,4 @@ impl Sheet {
 
 /// Why quantiles of the gaps between chunks are not told.
 pub(super) const NO_GAPS: &str =
-    "needs the time of every chunk; a record keeps the first, the last and how many";
+    "needs the time of every chunk, of one token each: `records: tokens` keeps them";

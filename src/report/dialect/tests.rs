@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::*;
 use crate::measure::fixture::{failed, request};
-use crate::record::Stream;
+use crate::record::{GapRun, Record, Stream};
 use crate::units::{MILLISECOND, Ns};
 
 fn at(ms: u64) -> Ns {
@@ -41,13 +41,17 @@ fn records() -> Vec<Record> {
     ]
 }
 
+fn logged(records: Vec<Record>) -> LoggedCell {
+    LoggedCell { workload: "w".into(), backend: "b".into(), repeat: 0, records, gaps: None }
+}
+
 /// Holds a dialect against the numbers that are known by hand.
 fn expect(dialect: Dialect, known: &[(&str, f64)]) {
     let cell = CellReport {
         metrics: [("kv_used_tokens".to_owned(), json!(7)), ("error_rate".to_owned(), json!(0.25))].into(),
         ..CellReport::default()
     };
-    let lines = dialect.lines(&[&records()], &cell);
+    let lines = dialect.lines(&[&logged(records())], &cell);
     for (name, value) in known {
         let line = lines.iter().find(|line| line.name == *name);
         let found = line.unwrap_or_else(|| panic!("{name}")).value.unwrap_or_else(|| panic!("{name}"));
@@ -169,7 +173,7 @@ fn seed() {
         ("kv_used_tokens", 7.0),
     ];
     expect(Dialect::Seed, &known);
-    let lines = Dialect::Seed.lines(&[&records()], &CellReport::default());
+    let lines = Dialect::Seed.lines(&[&logged(records())], &CellReport::default());
     let names: Vec<&str> = lines.iter().map(|line| line.name.as_str()).collect();
     let contract: Vec<&str> = crate::measure::CONTRACT.iter().map(|(name, _)| *name).collect();
     assert_eq!(names, contract);
@@ -177,21 +181,45 @@ fn seed() {
 
 #[test]
 fn repeats_are_pooled_and_their_durations_add_up() {
-    let both = Dialect::Vllm.lines(&[&records(), &records()], &CellReport::default());
+    let twice = [&logged(records()), &logged(records())];
+    let both = Dialect::Vllm.lines(&twice, &CellReport::default());
     let value = |name: &str| both.iter().find(|line| line.name == name).unwrap().value.unwrap();
     assert!((value("duration") - 0.186).abs() < 1e-9);
     assert!((value("request_throughput") - 6.0 / 0.186).abs() < 1e-9);
-    let both = Dialect::Mlperf.lines(&[&records(), &records()], &CellReport::default());
+    let both = Dialect::Mlperf.lines(&twice, &CellReport::default());
     let completed = both.iter().find(|line| line.name == "Completed samples per second").unwrap();
     assert!((completed.value.unwrap() - 4.0 / 0.184).abs() < 1e-9);
 }
 
 #[test]
 fn without_an_answer_every_latency_says_why() {
-    let none = [failed(0, 0, 9, Outcome::TimedOut, None)];
+    let none = logged(vec![failed(0, 0, 9, Outcome::TimedOut, None)]);
     for dialect in [Dialect::Vllm, Dialect::Guidellm, Dialect::Aiperf, Dialect::Mlperf, Dialect::Seed] {
         let lines = dialect.lines(&[&none], &CellReport::default());
         assert!(lines.iter().all(|line| line.value.is_some() != line.unavailable.is_some()));
         assert!(lines.iter().filter(|line| line.value.is_none()).count() > 5, "{dialect:?}");
     }
+}
+
+#[test]
+fn gaps_that_were_kept_have_quantiles() {
+    let value = |cell: &LoggedCell, dialect: Dialect, name: &str| {
+        let lines = dialect.lines(&[cell], &CellReport::default());
+        lines.into_iter().find(|line| line.name == name).unwrap_or_else(|| panic!("{name}")).value
+    };
+    let run = |ms, count| GapRun { gap: at(ms), count };
+    // Request 1 has a chunk before its events, none behind; request 2 has one event and no stream.
+    let mut cell = logged(records()[1..3].to_vec());
+    assert_eq!(value(&cell, Dialect::Vllm, "median_itl_ms"), None);
+    cell.gaps = Some([(1, vec![run(5, 4), run(20, 2)]), (2, Vec::new())].into_iter().collect());
+    // 2, 5, 5, 5, 5, 20, 20: the first one is from the role to the first token.
+    assert_eq!(value(&cell, Dialect::Vllm, "median_itl_ms"), Some(5.0));
+    assert!((value(&cell, Dialect::Vllm, "p90_itl_ms").unwrap() - 20.0).abs() < 1e-9);
+    assert!((value(&cell, Dialect::Vllm, "std_itl_ms").unwrap() - 7.119_963).abs() < 1e-3);
+    assert_eq!(value(&cell, Dialect::Aiperf, "inter_chunk_latency p50"), Some(5.0));
+    // Request 0 has four tokens in three events: its gaps between tokens are not those between chunks.
+    let mut cell = logged(records()[..1].to_vec());
+    cell.gaps = Some([(0, vec![run(10, 3)])].into_iter().collect());
+    assert_eq!(value(&cell, Dialect::Vllm, "median_itl_ms"), None);
+    assert_eq!(value(&cell, Dialect::Aiperf, "inter_chunk_latency p50"), None);
 }

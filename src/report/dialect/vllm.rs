@@ -47,8 +47,20 @@ pub(super) fn fill(sheet: &mut Sheet, answered: &Answered) {
         (all > 0).then(|| time / all as f64),
         "Σ (last chunk − opened) / Σ (chunks − 1)",
     );
-    for name in ["median_itl_ms", "std_itl_ms", "p99_itl_ms"] {
-        sheet.lacks(name, "ms", "over the gaps between chunks, of all requests", NO_GAPS);
+    let formula = "over the gaps between chunks, of all requests";
+    match answered.chunk_gaps() {
+        Some(gaps) => {
+            sheet.add("median_itl_ms", "ms", gaps.linear(0.5), formula);
+            sheet.add("std_itl_ms", "ms", gaps.population_std(), formula);
+            for (name, q) in [("p90_itl_ms", 0.9), ("p95_itl_ms", 0.95), ("p99_itl_ms", 0.99)] {
+                sheet.add(name, "ms", gaps.linear(q), formula);
+            }
+        }
+        None => {
+            for name in ["median_itl_ms", "std_itl_ms", "p90_itl_ms", "p95_itl_ms", "p99_itl_ms"] {
+                sheet.lacks(name, "ms", formula, NO_GAPS);
+            }
+        }
     }
     latency(sheet, "e2el", &e2el, E2EL);
 }

@@ -55,6 +55,8 @@ pub enum Command {
     Compare(CompareArgs),
     /// Keep a run's numbers to compare later runs with
     Baseline(BaselineArgs),
+    /// Look whether this machine can measure, or at what a server does
+    Doctor(DoctorArgs),
     /// Serve a backend of a scenario as an OpenAI-compatible server
     Serve(Box<ServeArgs>),
     /// Fit the mock's cost model to recorded runs
@@ -215,6 +217,42 @@ pub struct QuickArgs {
     /// How much is said.
     #[command(flatten)]
     pub voice: Voice,
+}
+
+/// Arguments of `doctor`.
+#[derive(Debug, Clone, Args)]
+pub struct DoctorArgs {
+    /// A server's API, such as `http://127.0.0.1:8000/v1`, or a scenario, whose servers are looked at. Default: this machine
+    #[arg(value_name = "URL|FILE")]
+    pub target: Option<String>,
+    /// The model to ask for; by default the only one that is served
+    #[arg(long, value_name = "MODEL")]
+    pub model: Option<String>,
+    /// The environment variable that holds the API key of a URL
+    #[arg(long, value_name = "NAME")]
+    pub api_key_env: Option<String>,
+    /// Look at this backend of the scenario (repeatable, or comma-separated)
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub backend: Vec<String>,
+    /// Set a value of the scenario first (repeatable)
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    pub set: Vec<String>,
+    /// How findings are printed
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+    pub format: DoctorFormat,
+    /// How much is said.
+    #[command(flatten)]
+    pub voice: Voice,
+}
+
+/// How findings are printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum DoctorFormat {
+    /// A table.
+    #[default]
+    Table,
+    /// JSON.
+    Json,
 }
 
 /// Arguments of `run`: those of `apply`, or `--workload`.

@@ -4,6 +4,7 @@ mod apply;
 mod args;
 mod calibrate;
 mod comparing;
+mod doctor;
 mod documents;
 mod error;
 mod import;
@@ -52,6 +53,7 @@ fn run(command: Command) -> Result<u8, CliError> {
         Command::Report(args) => documents::report(&args),
         Command::Compare(args) => comparing::comparison(&args),
         Command::Baseline(args) => comparing::baseline(&args),
+        Command::Doctor(args) => doctor::doctor(&args),
         Command::Serve(args) => serve::serve(&args),
         Command::Calibrate(args) => calibrate::run(&args),
         Command::Schema(args) => documents::schema(&args),

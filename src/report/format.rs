@@ -183,7 +183,7 @@ helper!(timeline_svg, |h, _r, _c, _rc| {
 
 /// Pads the cells of each column to the same width; columns of numbers end on the right. Lines without a separator
 /// stand as they are.
-fn columns(text: &str) -> String {
+pub fn columns(text: &str) -> String {
     let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split('¦').map(str::trim).collect()).collect();
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |cell: &str| cell.chars().count();

@@ -31,6 +31,7 @@ pub use files::{
     OutputFile, RequestLog, STANDARD, benchmark_summary, metrics_files, plain, requests_jsonl, run_json,
     run_schema, slug, sweep_csv,
 };
+pub use format::columns;
 pub use hlog::{Interval, hlog};
 pub use model::*;
 pub use read::{ReadError, read};

@@ -108,6 +108,20 @@ impl Scaled {
     }
 }
 
+/// How late so many waits end, one after the other and each for `length`, as a run on the real clock waits.
+pub fn timer_lateness(count: u32, length: Ns) -> Vec<Ns> {
+    let (mut clock, stop) = (Timeline::start(Pace::Real), Stop::default());
+    let mut deadline = clock.now();
+    let waits = (0..count).map(|_| {
+        deadline = clock.now().max(deadline) + length;
+        while clock.now() < deadline {
+            clock.wait(deadline, &stop);
+        }
+        clock.now().saturating_sub(deadline)
+    });
+    waits.collect()
+}
+
 #[cfg(target_os = "linux")]
 pub(super) use self::linux::{Monotonic, PreciseTimers};
 

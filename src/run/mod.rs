@@ -24,12 +24,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde::{Deserialize, Serialize};
 
-pub use self::clock::Pace;
+pub use self::clock::{Pace, timer_lateness};
 pub use self::journal::CellKey;
 pub use self::live::play_live;
 pub use self::load::{Load, Start, Unsent};
 pub use self::play::play;
-pub use self::processor::ProcessorUse;
+pub use self::processor::{ProcessorUse, watch_processor};
 use crate::plan::{Recipe, RecipeStream};
 use crate::record::{GapRun, Phase, Record};
 use crate::units::{Duration, Ns};

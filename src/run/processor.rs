@@ -87,6 +87,13 @@ impl Watched {
     }
 }
 
+/// What the calling thread and these get of the machine while something is done; `None` where the system does not tell.
+pub fn watch_processor<T>(others: &[u32], during: impl FnOnce() -> T) -> (T, Option<ProcessorUse>) {
+    let watched = Watched::start(others);
+    let done = during();
+    (done, watched.as_ref().and_then(Watched::end))
+}
+
 impl Turns {
     fn since(self, before: Self) -> Self {
         Self {

@@ -3,6 +3,7 @@
 #![cfg(feature = "candle")]
 
 mod oracle;
+mod peer;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -159,6 +160,23 @@ fn answers_are_those_of_the_plain_model() {
             certain += answer.tokens.len();
         }
         assert!(certain >= 20, "{name}: only {certain} of 60 tokens are certain");
+    }
+}
+
+#[test]
+fn answers_are_those_of_candle_transformers() {
+    let dir = tempfile::tempdir().unwrap();
+    for like in [Like::Smollm2Of135m, Like::Qwen25Of05b] {
+        let folder = tiny(like, dir.path());
+        let oracle = Oracle::open(&folder);
+        let mut certain = 0;
+        for seed in 0..4 {
+            let prompt: Vec<u32> = (0..9).map(|at| 5 + (seed * 31 + at * 17) % 90).collect();
+            let ours = oracle.answer(&prompt, 16).tokens;
+            assert_eq!(peer::answer(&folder, &prompt, ours.len()), ours, "{}, {prompt:?}", like.name());
+            certain += ours.len();
+        }
+        assert!(certain >= 16, "{}: only {certain} of 64 tokens are certain", like.name());
     }
 }
 

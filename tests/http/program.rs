@@ -172,3 +172,42 @@ fn quick_is_a_sweep_in_one_line_and_a_scenario_to_keep() {
     let (code, _, err) = said(sagebench(dir.path()).args(["quick", "localhost:8000"]));
     assert!(code == Some(2) && err.contains("no base URL"), "{err}");
 }
+
+#[test]
+fn quirks_of_a_server_are_told() {
+    let server = Server::start(|asked| match asked.path.as_str() {
+        "/v1/models" => models(),
+        // Two tokens an event, no usage, and an end without a word.
+        "/v1/completions" if asked.body["stream"] == true => {
+            let event = r#"{"choices":[{"text":"a b"}]}"#;
+            stream([event, event])
+        }
+        // It stops when it likes, counts, and takes no `min_tokens`.
+        "/v1/completions" | "/v1/chat/completions" if asked.body["min_tokens"].is_u64() => {
+            status(400, "Bad Request", "", r#"{"error":{"message":"unknown field min_tokens"}}"#)
+        }
+        "/v1/chat/completions" if asked.body["stream"] != true => status(
+            200,
+            "OK",
+            "",
+            r#"{"choices":[{"message":{"content":"4"}}],"usage":{"prompt_tokens":9,"completion_tokens":2}}"#,
+        ),
+        _ => Vec::new(),
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let (code, out, err) = said(sagebench(dir.path()).args(["doctor", &server.url()]));
+    assert_eq!(code, Some(5), "{out}{err}");
+    for words in [
+        "BAD   completions           2 events, no usage, ends without a word",
+        "note  chat completions      no: it answers 404",
+        "note  ignore_eos            2 of 48 tokens came",
+        "note  min_tokens            not known: it answers 400: unknown field min_tokens",
+        "note  prompts of token ids  no: its tokenizer lends no ids to try with",
+        "note  counters              none: /metrics answers 404",
+        "- completions: an answer that was cut off can not be told from a whole one",
+        "    kind: openai\n",
+        "    metrics: \"off\"\n",
+    ] {
+        assert!(out.contains(words), "{words}\n{out}");
+    }
+}

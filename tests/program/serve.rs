@@ -175,3 +175,65 @@ fn the_starter_for_servers_runs_against_a_server() {
         assert_eq!((&metrics["successful_requests"], &metrics["failed_requests"]), (&3.into(), &0.into()));
     }
 }
+
+#[test]
+fn a_served_backend_is_examined() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut child, _said, address) = start(&dir, &["--backend", "other"]);
+    let said = run(dir.path(), ["doctor", &format!("http://{address}/v1"), "--format", "json"]);
+    assert_eq!(said.code, Some(0), "{}{}", said.out, said.err);
+    let found: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    let row = |what: &str| {
+        let rows = found[0]["findings"].as_array().unwrap();
+        rows.iter().find(|row| row["what"] == what).unwrap_or_else(|| panic!("{what}: {}", said.out)).clone()
+    };
+    for (what, words) in [
+        ("HTTP/2", "yes"),
+        ("completions", "16 events, 16 tokens by its usage, ends with a finish_reason and [DONE]"),
+        ("chat completions", "the first one is empty, ends with a finish_reason and [DONE]"),
+        ("ignore_eos", "48 of 48 tokens came"),
+        ("min_tokens", "48 of 48 tokens came"),
+        ("prompts of token ids", "taken: 7 of 7 tokens"),
+        ("token ids in answers", "yes, on request"),
+        ("tokenizer", "7 tokens by it and by the usage"),
+    ] {
+        assert!(row(what)["found"].as_str().unwrap().contains(words), "{what}: {}", said.out);
+        assert_eq!(row(what)["mark"], "good", "{what}");
+    }
+    // The block is a backend that works.
+    let block = found[0]["backend"].as_str().unwrap();
+    let workload = "version: 1\nworkloads:\n  w: { prompt: { kind: synthetic, tokens: 16 }, output: { tokens: 4 }, load: { kind: closed, concurrency: 1, requests: 2 } }\n";
+    std::fs::write(dir.path().join("block.yaml"), format!("{workload}{block}")).unwrap();
+    let applied = run(dir.path(), ["apply", "block.yaml", "-q"]);
+    assert_eq!(applied.code, Some(0), "{}{}", applied.out, applied.err);
+    let by_file = run(dir.path(), ["doctor", "block.yaml"]);
+    assert_eq!(by_file.code, Some(0), "{}{}", by_file.out, by_file.err);
+    signal(&child, "TERM");
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_machine_is_examined_and_wrong_targets_are_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let said = run(dir.path(), ["doctor", "--format", "json"]);
+    // A busy machine is told as such.
+    assert!(matches!(said.code, Some(0 | 5)), "{}{}", said.out, said.err);
+    let found: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    let rows = found[0]["findings"].as_array().unwrap();
+    for what in ["timers", "load", "open files", "client"] {
+        let row =
+            rows.iter().find(|row| row["what"] == what).unwrap_or_else(|| panic!("{what}: {}", said.out));
+        assert!(!row["found"].as_str().unwrap().contains("could not"), "{row}");
+    }
+    let is_bad = rows.iter().any(|row| row["mark"] == "bad");
+    assert_eq!(said.code, Some(if is_bad { 5 } else { 0 }));
+    for (target, code, words) in [
+        ("nothing.yaml", 2, "neither a file nor a URL"),
+        ("http://127.0.0.1:1/v1", 3, "can not be reached"),
+        ("year1", 2, "are no servers"),
+    ] {
+        let said = run(dir.path(), ["doctor", target]);
+        assert_eq!(said.code, Some(code), "{target}: {}", said.err);
+        assert!(said.err.contains(words), "{target}: {}", said.err);
+    }
+}

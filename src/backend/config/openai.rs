@@ -112,6 +112,14 @@ pub enum Flavor {
 }
 
 impl Flavor {
+    /// The kind of backend that stands for it.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::Vllm | Self::Sglang | Self::Lmdeploy | Self::Llamacpp => self.name(),
+            Self::Auto | Self::Tgi | Self::Generic => "openai",
+        }
+    }
+
     /// Its name in scenarios.
     pub fn name(self) -> &'static str {
         match self {
@@ -134,6 +142,16 @@ pub enum Endpoint {
     Completions,
     /// `/v1/chat/completions`: the prompt is a user's message, and the model's chat template adds to it.
     Chat,
+}
+
+impl Endpoint {
+    /// Its name in scenarios.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Completions => "completions",
+            Self::Chat => "chat",
+        }
+    }
 }
 
 /// Which field limits the length of an answer.

@@ -107,6 +107,19 @@ impl Page {
 const ALL: [Quantity; QUANTITIES] =
     [Queried, Hit, Preempted, Drafted, Accepted, AcceptShare, KvShare, KvUsed, KvCapacity];
 
+/// The names on a page that are read, each once, in the order of the page.
+pub(super) fn known_names(page: &str) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    for (name, labels, _) in page.lines().filter_map(sample) {
+        let plain = name.strip_suffix("_total").unwrap_or(name);
+        let is_known = NAMES.iter().any(|(known, _)| *known == plain) || capacity(name, labels).is_some();
+        if is_known && !found.iter().any(|other| other == name) {
+            found.push(name.to_owned());
+        }
+    }
+    found
+}
+
 /// The name, the labels and the value of a sample's line.
 fn sample(line: &str) -> Option<(&str, &str, f64)> {
     if line.starts_with('#') {

@@ -11,6 +11,7 @@ mod ask;
 mod body;
 mod chunk;
 mod connect;
+mod examine;
 mod launch;
 mod metrics;
 mod pool;
@@ -22,7 +23,7 @@ mod sse;
 mod vocabulary;
 mod worker;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -34,6 +35,7 @@ use serde_json::Value;
 use self::ask::{Asker, uri};
 use self::body::{Form, Kitchen, Work};
 use self::connect::{Dialer, dialer};
+pub use self::examine::{Examination, Length, Stream};
 use self::launch::Launched;
 use self::metrics::{Scraper, unavailable};
 use self::prompt::Prompts;
@@ -70,6 +72,8 @@ pub struct Setup<'a> {
 pub struct OpenAi {
     identity: Identity,
     config: OpenAiBackend,
+    /// The folder that its paths start from.
+    dir: PathBuf,
     asker: Asker,
     prompts: Prompts,
     kitchen: Arc<Kitchen>,
@@ -131,6 +135,7 @@ impl OpenAi {
         Ok(Self {
             identity: found.identity,
             config: config.clone(),
+            dir: setup.dir.to_owned(),
             asker,
             prompts: found.prompts,
             kitchen: Kitchen::open().map_err(failed)?,
@@ -151,6 +156,11 @@ impl OpenAi {
     /// What the server is.
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// The system's numbers of the threads that send and stamp.
+    pub fn threads(&self) -> Vec<u32> {
+        self.workers.iter().filter_map(Worker::number).collect()
     }
 
     /// What keeps the server's cache cold for a cell: a salt, or a nonce in the prompts; nothing when it was told to forget.
@@ -210,7 +220,7 @@ impl Live for OpenAi {
     }
 
     fn threads(&self) -> Vec<u32> {
-        self.workers.iter().filter_map(Worker::number).collect()
+        OpenAi::threads(self)
     }
 
     fn start(&mut self, t0: Instant) {

@@ -272,7 +272,7 @@ fn prompts(
 }
 
 /// The ids that the server's tokenizer makes of a text.
-fn tokenize(asker: &Asker, identity: &Identity, text: &str) -> Result<Vec<u32>, String> {
+pub(super) fn tokenize(asker: &Asker, identity: &Identity, text: &str) -> Result<Vec<u32>, String> {
     let (path, body, field) = match identity.flavor {
         Flavor::Vllm | Flavor::Sglang | Flavor::Generic | Flavor::Auto => (
             "/tokenize",

@@ -9,7 +9,7 @@ use crate::report::{
 use crate::rule::{Change, Op};
 
 /// What is compared unless metrics are named: the latency, the throughput and the failures that users feel.
-const HEADLINE: [&str; 13] = [
+const HEADLINE: [&str; 14] = [
     "avg_ttft_ms",
     "p50_ttft_ms",
     "p99_ttft_ms",
@@ -21,6 +21,7 @@ const HEADLINE: [&str; 13] = [
     "p99_e2e_ms",
     "output_throughput_tps",
     "request_rate_rps",
+    "goodput_rps",
     "slo_share",
     "error_rate",
 ];

@@ -202,6 +202,9 @@ pub struct QuickArgs {
     /// How long each level lasts
     #[arg(long, value_name = "DURATION", default_value = "60s")]
     pub duration: String,
+    /// A limit that one request must keep to count for goodput, such as `ttft <= 500ms` (repeatable)
+    #[arg(long, value_name = "LIMIT")]
+    pub slo: Vec<String>,
     /// The environment variable that holds the API key
     #[arg(long, value_name = "NAME")]
     pub api_key_env: Option<String>,

@@ -49,6 +49,8 @@ fn scenario(args: &QuickArgs) -> String {
     let (url, prompt, output, duration) =
         (quoted(&args.url), args.prompt, args.output, quoted(&args.duration));
     let levels = levels.join(", ");
+    let slo: Vec<String> = args.slo.iter().map(|limit| quoted(limit)).collect();
+    let slo = if slo.is_empty() { String::new() } else { format!("slo: [{}]\n", slo.join(", ")) };
     format!(
         "version: 1
 name: quick
@@ -63,6 +65,6 @@ workloads:
     load: {{ kind: closed, concurrency: 1, duration: {duration} }}
     matrix:
       - {{ load.concurrency: [{levels}] }}
-"
+{slo}"
     )
 }

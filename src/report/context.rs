@@ -1,8 +1,9 @@
 //! What a template sees: the report as in `run.json`, and what is derived from it for printing.
 //!
 //! Beside the report's own fields there are: `headline` (the run in a line), `conclusion` (sentences), `gates` (counts
-//! by verdict), `suites` (of tests, one per workload); in each cell `verdict` (a word or null), `judgements`, `findings` (sentences),
-//! `slug`, in each probe of a search its `number` and its level in words (`at`), and every field of the flat metrics, null where a summary does not have it; in each judgement `word` (its
+//! by verdict), `has_slo` (whether goodput is known of a workload), `suites` (of tests, one per workload); in each cell
+//! `verdict` (a word or null), `judgements`, `findings` (sentences), `slug`, in each probe of a search its `number` and its level
+//! in words (`at`), and every field of the flat metrics, null where a summary does not have it; in each judgement `word` (its
 //! verdict), `note` (how it was judged, and why not).
 
 use serde_json::{Value, json};
@@ -21,6 +22,7 @@ pub(super) fn context(report: &RunReport) -> Value {
     root["judgements"] = report.judgements.iter().map(|own| judgement(own, report)).collect();
     root["suites"] = suites(report);
     root["gates"] = gates(report);
+    root["has_slo"] = json!(report.cells.iter().any(|cell| cell.number("slo_share").is_some()));
     if let Some(cells) = root["cells"].as_array_mut() {
         for (value, own) in cells.iter_mut().zip(&report.cells) {
             derive(value, report, own);

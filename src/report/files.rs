@@ -122,6 +122,7 @@ pub fn sweep_csv(sweeps: &[Sweep]) -> Option<OutputFile> {
         "p99_ttft_ms",
         "p50_tpot_ms",
         "p99_tpot_ms",
+        "goodput_rps",
         "slo_share",
     ];
     let mut text = String::new();
@@ -142,6 +143,7 @@ pub fn sweep_csv(sweeps: &[Sweep]) -> Option<OutputFile> {
                     row.p99_ttft_ms,
                     row.p50_tpot_ms,
                     row.p99_tpot_ms,
+                    row.goodput_rps,
                     row.slo_share,
                 ]
                 .map(number),

@@ -47,6 +47,9 @@ pub struct SweepRow {
     pub p50_tpot_ms: Option<f64>,
     /// Its 99th percentile.
     pub p99_tpot_ms: Option<f64>,
+    /// Successful requests per second that met the SLO.
+    #[serde(default)]
+    pub goodput_rps: Option<f64>,
     /// Share of requests that met the SLO.
     pub slo_share: Option<f64>,
     /// What the point comes to, rules that only warn included; `None` when no rule was judged for it.
@@ -93,6 +96,7 @@ fn row(cell: &CellReport, judgements: &[Judgement]) -> SweepRow {
         p99_ttft_ms: cell.number("p99_ttft_ms"),
         p50_tpot_ms: cell.number("p50_tpot_ms"),
         p99_tpot_ms: cell.number("p99_tpot_ms"),
+        goodput_rps: cell.number("goodput_rps"),
         slo_share: cell.number("slo_share"),
         verdict: point_verdict(cell, judgements),
     }

@@ -7,6 +7,7 @@ mod comparing;
 mod contract;
 mod dialects;
 mod expectations;
+mod goodput;
 mod hooks;
 mod import;
 mod interruption;

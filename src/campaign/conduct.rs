@@ -1,5 +1,6 @@
 //! Plays every cell of a plan in order and hands over what was measured.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -653,13 +654,14 @@ impl Observer for Recorder<'_> {
         self.taken.push(record, gaps);
         self.progress.recorded();
         self.count += 1;
-        match self.journal.as_mut().map(|journal| journal.record(record, gaps)) {
+        let gaps = if self.taken.tokens.is_some() { Cow::Borrowed(gaps) } else { journal::condensed(gaps) };
+        match self.journal.as_mut().map(|journal| journal.record(record, &gaps)) {
             Some(Err(error)) => {
                 let reason = error.to_string();
                 self.failed = Some(error);
                 Flow::Abort(reason)
             }
-            Some(Ok(())) | None => self.watch.on_record(record, gaps),
+            Some(Ok(())) | None => self.watch.on_record(record, &gaps),
         }
     }
 

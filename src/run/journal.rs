@@ -5,6 +5,7 @@
 //! once where a cell or a segment starts or ends, so a killed process loses at most the records of that time, which a
 //! resumed run plays again. Reading stops at the first frame that is torn.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Played;
 use crate::record::{GapRun, Record};
+use crate::units::Ns;
 
 /// The longest that a record may wait in this process's memory.
 pub const FLUSH_EVERY: Duration = Duration::from_millis(20);
@@ -24,6 +26,9 @@ const MAGIC: &[u8; 8] = b"sgbench2";
 
 /// A payload larger than this is torn or foreign: the longest answers have a few million gaps of a few bytes.
 const MAX_FRAME: u32 = 1 << 28;
+
+/// The gaps of a request are kept as they are up to so many runs of equal ones.
+const EXACT_RUNS: usize = 64;
 
 /// Names a cell by its positions: workload in the plan, backend among the chosen ones, repeat from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -215,6 +220,29 @@ impl Journal {
     }
 }
 
+/// The gaps of a request in a space that does not grow with its tokens: as they are where there are few different ones,
+/// else in ascending order to 11 bits, 0.05 % from the true ones at most. Their number is kept.
+pub fn condensed(gaps: &[GapRun]) -> Cow<'_, [GapRun]> {
+    if gaps.len() <= EXACT_RUNS {
+        return Cow::Borrowed(gaps);
+    }
+    let mut coarse: Vec<GapRun> =
+        gaps.iter().map(|run| GapRun { gap: middle(run.gap), count: run.count }).collect();
+    coarse.sort_unstable_by_key(|run| run.gap);
+    coarse.dedup_by(|next, run| {
+        let sum = run.count.checked_add(next.count).filter(|_| run.gap == next.gap);
+        run.count = sum.unwrap_or(run.count);
+        sum.is_some()
+    });
+    Cow::Owned(coarse)
+}
+
+/// The middle of the values that share a value's 11 leading bits.
+fn middle(gap: Ns) -> Ns {
+    let cut = Ns::BITS.saturating_sub(gap.leading_zeros() + 11);
+    (gap >> cut << cut) + (1 << cut >> 1)
+}
+
 /// The next frame's payload and what follows it; `None` at the end and where a frame is torn.
 fn frame(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = bytes.split_first_chunk::<4>()?;
@@ -277,6 +305,8 @@ impl Contents {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::backend::EngineStats;
     use crate::record::{Outcome, Phase, TokenSource};
@@ -353,6 +383,39 @@ mod tests {
         assert_eq!(cell.records, expected);
         assert_eq!(cell.played.as_ref().unwrap().stats.evict_ns, Some(1));
         assert_eq!(contents.segments, [Segment { start_time: 10.0, requests: 3, ended_by: None }]);
+    }
+
+    proptest! {
+        #[test]
+        fn condensed_gaps_are_as_many_and_close_to_the_true_ones(
+            gaps in prop::collection::vec((0u64..u64::MAX, 1u32..3), 0..200),
+            near in prop::collection::vec(8_000_000u64..12_000_000, 0..5000),
+        ) {
+            let runs = |pairs: &[(Ns, u32)]| -> Vec<GapRun> {
+                pairs.iter().map(|(gap, count)| GapRun { gap: *gap, count: *count }).collect()
+            };
+            let near: Vec<(Ns, u32)> = near.into_iter().map(|gap| (gap, 1)).collect();
+            for pairs in [gaps, near.clone()] {
+                let runs = runs(&pairs);
+                let kept = condensed(&runs);
+                if runs.len() <= EXACT_RUNS {
+                    prop_assert_eq!(kept.as_ref(), runs.as_slice());
+                }
+                let each = |runs: &[GapRun]| {
+                    let mut each: Vec<Ns> =
+                        runs.iter().flat_map(|run| std::iter::repeat_n(run.gap, run.count as usize)).collect();
+                    each.sort_unstable();
+                    each
+                };
+                let (before, after) = (each(&runs), each(&kept));
+                prop_assert_eq!(before.len(), after.len());
+                for (before, after) in before.iter().zip(&after) {
+                    prop_assert!(before.abs_diff(*after) as f64 <= *before as f64 / 2048.0, "{before} {after}");
+                }
+            }
+            // From 8 to 12 ms there are 95 steps of 4.1 µs and 442 of 8.2 µs, however many tokens there are.
+            prop_assert!(condensed(&runs(&near)).len() <= 95 + 442);
+        }
     }
 
     #[test]

@@ -69,21 +69,24 @@ fn gates(args: &ImportArgs, workload: &str) -> Result<Option<Loaded>, CliError> 
     if args.rules.is_empty() && args.slo.is_empty() {
         return Ok(None);
     }
-    let list = |texts: &[String]| serde_json::Value::from(texts.to_vec()).to_string();
-    let set = [("gates.rules", &args.rules), ("slo", &args.slo)];
-    let set = set.into_iter().filter(|(_, texts)| !texts.is_empty());
-    let set: Vec<String> = set.map(|(path, texts)| format!("{path}={}", list(texts))).collect();
-    let options = Options { backend_chosen: true, ..Options::process(&set) };
+    let list = |key: &str, texts: &[String]| {
+        let items = texts.iter().map(|text| serde_json::Value::from(text.as_str()));
+        items.fold(key.to_owned(), |list, item| [list.as_str(), &item.to_string()].join("\n    - ")) + "\n"
+    };
+    let given = [("gates:\n  rules:", &args.rules), ("slo:", &args.slo)];
+    let given = given.into_iter().filter(|(_, texts)| !texts.is_empty());
+    let rules: String = given.map(|(key, texts)| list(key, texts)).collect();
+    let options = Options { backend_chosen: true, ..Options::process(&[]) };
     // What is never played: rules need a scenario to stand in.
     let text = format!(
-        "version: 1
+        "{rules}version: 1
 name: import
 backends: {{ imported: {{ kind: mock, ttft: 1ms, tbt: 1ms }} }}
 workloads:
   {workload}: {{ prompt: {{ kind: synthetic, tokens: 1 }}, output: {{ tokens: 1 }}, load: {{ kind: closed, concurrency: 1, requests: 1 }} }}
 "
     );
-    let loaded = load_text("import.yaml", &text, Format::Yaml, Path::new(""), &options).map_err(rejected)?;
+    let loaded = load_text("command line", &text, Format::Yaml, Path::new(""), &options).map_err(rejected)?;
     Ok(Some(loaded))
 }
 

@@ -62,6 +62,18 @@ fn requests_of_another_tool_become_a_run() {
 }
 
 #[test]
+fn a_wrong_rule_is_shown_as_it_was_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let said = import(
+        dir.path(),
+        "vllm-detailed.json",
+        &["--rule", "avg(ttft) <= 20ms", "--rule", "p99(tttf) <= 20ms", "--slo", "ttft <= 2"],
+    );
+    insta::assert_snapshot!(said.err);
+    assert_eq!(said.code, Some(2));
+}
+
+#[test]
 fn rules_judge_what_was_imported() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();

@@ -8,7 +8,7 @@ use crate::measure::{Metrics, Samples, meets, value_of};
 use crate::metric::{Kind, Metric};
 use crate::plan::config::Tags;
 use crate::record::{Outcome, Record};
-use crate::rule::{Condition, On, counts_requests};
+use crate::rule::{Condition, On, Op, counts_requests};
 use crate::units::ms;
 
 /// One workload on one backend, its repeats pooled.
@@ -143,6 +143,11 @@ impl Evidence for Measured<'_> {
             _ => Err(format!("`{}` is one number per workload; it has no pooled value", metric.name)),
         }
     }
+
+    fn slo(&self) -> Vec<(&'static Metric, Op)> {
+        self.parts.iter().flat_map(|part| gate::limited(part.slo)).collect()
+    }
+
     fn repeats(&self) -> Vec<Box<dyn Evidence + '_>> {
         self.repeats
             .iter()

@@ -1,7 +1,7 @@
 //! What a rule is judged against: the narrow view of a measured workload that judging needs.
 
 use crate::metric::Metric;
-use crate::rule::{Condition, Subject};
+use crate::rule::{Condition, Op, Subject};
 use crate::stats::Run;
 
 /// What was measured for one workload on one backend, its repeats pooled, or for several workloads pooled.
@@ -26,6 +26,11 @@ pub trait Evidence {
     /// What a rule is about, where only this statistic is known and not the requests it is taken over; `None` where they are.
     fn statistic(&self, _subject: &Subject, _filter: &[Condition]) -> Option<Result<f64, String>> {
         None
+    }
+
+    /// The metrics that the SLO limits, and from which side.
+    fn slo(&self) -> Vec<(&'static Metric, Op)> {
+        Vec::new()
     }
 
     /// Each repeat on its own, in order, where several are pooled here; else nothing.

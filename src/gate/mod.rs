@@ -20,6 +20,6 @@ pub use abort::{Fired, Watch, Watched};
 pub use check::{Checked, Finding, Planned, PlannedBackend, PlannedWorkload, Scope, ScopedRule, Site, check};
 pub use evidence::{Event, Evidence, Samples};
 pub use explain::explain;
-pub use judge::{Case, Contrast, INTERVAL_ALPHA, Side, contrast, interval, judge, side};
+pub use judge::{Case, Contrast, INTERVAL_ALPHA, Side, contrast, interval, judge, limited, side};
 pub use judgement::*;
 pub use outcome::{Facts, Outcome, outcome};

@@ -37,10 +37,21 @@ pub(super) fn least_certain(independent: f64, alpha: f64, variance: impl Fn(u64)
 ///
 /// A sample of n then counts as n divided by it. It is 1 where all observations are equal or there are fewer than 20.
 pub fn design_effect(indicator: &[(bool, u64)], alpha: f64) -> f64 {
+    estimated(indicator, alpha).map_or(1.0, |(effect, _)| effect)
+}
+
+/// The design effect of an indicator whose neighbours are shown to be alike; 1 where what the batches show can come from
+/// independent observations.
+pub fn shown_design_effect(indicator: &[(bool, u64)], alpha: f64) -> f64 {
+    estimated(indicator, alpha).filter(|(_, is_shown)| *is_shown).map_or(1.0, |(effect, _)| effect)
+}
+
+/// The design effect, and whether it is more than chance; `None` where there is nothing to see.
+fn estimated(indicator: &[(bool, u64)], alpha: f64) -> Option<(f64, bool)> {
     let n: u64 = indicator.iter().map(|(_, count)| count).sum();
     let hits: u64 = indicator.iter().filter(|(hit, _)| *hit).map(|(_, count)| count).sum();
     if n < BATCHES || hits == 0 || hits == n {
-        return 1.0;
+        return None;
     }
     let p = hits as f64 / n as f64;
     let independent = p * (1.0 - p) / n as f64;
@@ -52,14 +63,14 @@ pub fn design_effect(indicator: &[(bool, u64)], alpha: f64) -> f64 {
         let spread = super::stddev(&means).unwrap_or(0.0);
         spread * spread / batches as f64
     };
-    let effect = match least_certain(independent, alpha, variance) {
-        None => variance(BATCHES) / independent,
+    let (effect, is_shown) = match least_certain(independent, alpha, variance) {
+        None => (variance(BATCHES) / independent, false),
         Some(batches) => {
             let ratio = t_exceeded(alpha, batches as f64 - 1.0) / t_exceeded(alpha, NORMAL);
-            variance(batches) * ratio * ratio / independent
+            (variance(batches) * ratio * ratio / independent, true)
         }
     };
-    effect.max(1.0)
+    Some((effect.max(1.0), is_shown))
 }
 
 /// Degrees of freedom with which t is the normal law, to six digits.

@@ -10,7 +10,7 @@ mod quantile;
 mod steady;
 mod student;
 
-pub use batch::design_effect;
+pub use batch::{design_effect, shown_design_effect};
 pub use binomial::{at_least, at_most, is_within, pmf, proportion_bounds};
 pub use moments::{mean, stddev, sum, total};
 pub use quantile::{OrderStatistics, at_rank, nearest_rank, quantile_bounds, smallest_n, sorted};

@@ -5,7 +5,7 @@ use crate::stats;
 use crate::units::human;
 
 /// From so many observations on, neighbours are looked at: 20 batches of at least ten.
-const DEPENDENCE_FROM: u64 = 200;
+pub(super) const DEPENDENCE_FROM: u64 = 200;
 
 /// The binomial test of the parent module's doc.
 pub(super) struct Test {

@@ -23,6 +23,8 @@
 //! indicators: value beyond the limit, and value beyond the measured quantile. The first alone is blind when few or no
 //! values break the limit, since those few come in a cluster or not at all: of p99 rules on the waits of an M/M/1 queue at
 //! load 0.8 with n = 1000 and the true p99 at the limit, over two thirds pass with the first alone, and at most 5 % with both.
+//! Few values beyond a quantile can not show that they come together, so neighbours that are shown to be alike where 40 values
+//! are beyond count as well; of a share of requests within limits, those of the metrics that it limits.
 //!
 //! **Means** are judged by Student's t, one-sided each way: over the means of three or more repeats; else over 5 to 20
 //! batches of neighbours from 200 values on; below that over the values as if they were independent, which is approximate. Gaps
@@ -37,17 +39,19 @@
 //!
 //! A rate against 0 % or 100 %, extremes, counts and sums are exact, and so is every rule on a deterministic run.
 
+mod alike;
 mod binomial;
 mod contrast;
 
-use binomial::{Test, design_effect};
+pub use alike::limited;
+use binomial::Test;
 pub use contrast::{Contrast, INTERVAL_ALPHA, Side, contrast};
 
 use super::config::{Confidence, NoData, Severity};
 use super::evidence::{Event, Evidence, Samples};
 use super::judgement::{Against, Judgement, Verdict};
 use crate::metric::{Kind, Metric};
-use crate::rule::{Aggregate, Limit, Op, Reference, Rule, Subject};
+use crate::rule::{Aggregate, Condition, Limit, Op, Reference, Rule, Subject};
 use crate::stats::{self, Estimate, Run};
 use crate::units::human;
 
@@ -189,16 +193,11 @@ fn find(case: &Case<'_>, limit: f64, evidence: &dyn Evidence) -> Result<Found, S
                 _ => judged.by_point("point"),
             })
         }
-        Subject::Share(conditions) => {
-            let events = evidence.events(&Event::Met(conditions), &filter)?;
-            share(case, limit, deterministic, &events)
-        }
-        Subject::Check(name) => {
-            share(case, limit, deterministic, &evidence.events(&Event::Passed(name), &filter)?)
-        }
+        Subject::Share(conditions) => share(case, limit, &Event::Met(conditions), evidence),
+        Subject::Check(name) => share(case, limit, &Event::Passed(name), evidence),
         Subject::Plain(metric) => {
             if let Some(event) = event_of(metric) {
-                return share(case, limit, deterministic, &evidence.events(&event, &filter)?);
+                return share(case, limit, &event, evidence);
             }
             let judged = Judged { case, limit, value: evidence.number(metric, &filter)?, n: None };
             if deterministic || metric.kind == Kind::Count {
@@ -302,11 +301,7 @@ fn point(rule: &Rule, evidence: &dyn Evidence) -> Result<f64, String> {
 
 /// Bounds on the true value of a statistic of one run, each wrong with probability [`INTERVAL_ALPHA`]; `None` where
 /// nothing within one run tells of them.
-pub fn interval(
-    subject: &Subject,
-    filter: &[crate::rule::Condition],
-    evidence: &dyn Evidence,
-) -> Option<[f64; 2]> {
+pub fn interval(subject: &Subject, filter: &[Condition], evidence: &dyn Evidence) -> Option<[f64; 2]> {
     let Subject::Aggregate(aggregate, metric) = subject else {
         let event = match subject {
             Subject::Share(conditions) => Event::Met(conditions),
@@ -315,16 +310,15 @@ pub fn interval(
             Subject::Aggregate(..) => return None,
         };
         let events = evidence.events(&event, filter).ok()?;
-        return share_interval(&events, INTERVAL_ALPHA);
+        return share_interval(&events, &event, evidence, filter, None, INTERVAL_ALPHA).0;
     };
     let samples = evidence.samples(metric, filter).ok()?;
     match (aggregate, aggregate.quantile(), &samples) {
         (Aggregate::Avg, ..) => mean(&samples).map(|(estimate, _)| estimate.bounds(INTERVAL_ALPHA)),
         (_, Some(q), Samples::InOrder(runs)) => {
             let sorted = stats::sorted(runs);
-            let value = stats::nearest_rank(&sorted, q)?;
-            let beyond: Vec<(bool, u64)> = runs.iter().map(|(each, count)| (*each > value, *count)).collect();
-            quantile_interval(&sorted, q, design_effect(&beyond, INTERVAL_ALPHA), INTERVAL_ALPHA)
+            let design_effect = alike::beyond(runs, &sorted, q, INTERVAL_ALPHA);
+            quantile_interval(&sorted, q, design_effect, INTERVAL_ALPHA)
         }
         _ => None,
     }
@@ -484,9 +478,9 @@ fn quantile(case: &Case<'_>, limit: f64, q: f64, runs: &[Run]) -> Result<Found, 
     let rule = case.rule;
     let violations: Vec<(bool, u64)> =
         runs.iter().map(|(value, count)| (!rule.op.holds(*value, limit), *count)).collect();
-    let beyond: Vec<(bool, u64)> = runs.iter().map(|(each, count)| (*each > value, *count)).collect();
     let alpha = alpha(case.confidence);
-    let design_effect = design_effect(&violations, alpha).max(design_effect(&beyond, alpha));
+    let own = binomial::design_effect(&violations, alpha);
+    let design_effect = own.max(alike::beyond(runs, &sorted, q, alpha));
     let test = Test::new(&violations, design_effect, allowed_by_quantile(rule.op, q), alpha);
     let interval = quantile_interval(&sorted, q, design_effect, test.alpha);
     Ok(tested(case, limit, value, interval, &test))
@@ -505,37 +499,48 @@ fn quantile_interval(sorted: &[Run], q: f64, design_effect: f64, alpha: f64) -> 
 }
 
 /// Shares of requests, by the test.
-fn share(case: &Case<'_>, limit: f64, deterministic: bool, events: &[bool]) -> Result<Found, String> {
+fn share(case: &Case<'_>, limit: f64, event: &Event<'_>, evidence: &dyn Evidence) -> Result<Found, String> {
     let rule = case.rule;
+    let filter = rule.filter_on_metrics();
+    let events = evidence.events(event, &filter)?;
     let n = events.len() as u64;
     if n == 0 {
         return Err(nobody());
     }
     let hits = events.iter().filter(|hit| **hit).count() as u64;
-    let value = hits as f64 / n as f64;
-    let judged = Judged { case, limit, value, n: Some(n) };
-    if deterministic {
+    let judged = Judged { case, limit, value: hits as f64 / n as f64, n: Some(n) };
+    if evidence.deterministic() {
         return Ok(judged.by_point("exact"));
     }
-    let upper = rule.op.is_upper();
-    let violations: Vec<(bool, u64)> = events.iter().map(|hit| (*hit == upper, 1)).collect();
     let alpha = alpha(case.confidence);
-    let interval = share_interval(events, alpha);
-    let Some(allowed) = allowed_by_share(rule) else {
+    let allowed = allowed_by_share(rule);
+    let (interval, alike) = share_interval(&events, event, evidence, &filter, allowed, alpha);
+    let Some(allowed) = allowed else {
         return Ok(Found { interval, ..judged.by_point("exact") });
     };
-    let test = Test::new(&violations, design_effect(&violations, alpha), allowed, alpha);
-    Ok(tested(case, limit, value, interval, &test))
+    let upper = rule.op.is_upper();
+    let violations: Vec<(bool, u64)> = events.iter().map(|hit| (*hit == upper, 1)).collect();
+    let test = Test::new(&violations, alike, allowed, alpha);
+    Ok(tested(case, limit, judged.value, interval, &test))
 }
 
-/// Bounds on the true share of events. Outwards, as the verdict rounds.
-fn share_interval(events: &[bool], alpha: f64) -> Option<[f64; 2]> {
+/// Bounds on the true share of events, outwards as the verdict rounds; and the design effect of the sample.
+fn share_interval(
+    events: &[bool],
+    event: &Event<'_>,
+    evidence: &dyn Evidence,
+    filter: &[Condition],
+    allowed: Option<f64>,
+    alpha: f64,
+) -> (Option<[f64; 2]>, f64) {
     let indicator: Vec<(bool, u64)> = events.iter().map(|hit| (*hit, 1)).collect();
+    let own = binomial::design_effect(&indicator, alpha);
+    let alike = own.max(alike::event(event, evidence, filter, allowed, alpha));
     let hits = events.iter().filter(|hit| **hit).count() as f64;
-    let test = Test::new(&indicator, design_effect(&indicator, alpha), 0.5, alpha);
+    let test = Test::new(&indicator, alike, 0.5, alpha);
     let seen = |round| stats::proportion_bounds(test.scaled(hits, round), test.effective, alpha);
-    let ([low, _], [_, high]) = seen(libm::floor).zip(seen(libm::ceil))?;
-    Some([low, high])
+    let bounds = seen(libm::floor).zip(seen(libm::ceil)).map(|([low, _], [_, high])| [low, high]);
+    (bounds, alike)
 }
 
 /// The verdict of a test, or of the point where no confidence is asked for.

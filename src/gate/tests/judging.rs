@@ -377,6 +377,31 @@ fn errors_are_as_rare_as_promised() {
     assert!(passed == 0.0 && failed >= 0.95, "well outside {passed} pass and {failed} fail");
 }
 
+#[test]
+fn shares_means_and_repeats_are_seldom_wrong_at_the_edge() {
+    const ROUNDS: u64 = 400;
+    let edge = |name: &str, (passed, failed): (f64, f64), allowed: f64| {
+        assert!(passed <= allowed && failed <= allowed, "{name}: {passed} pass and {failed} fail");
+    };
+    let failing = |draws: &mut Draws| {
+        let events = (0..300).map(|_| draws.unit() < 0.05).collect();
+        Made { events, ..Made::default() }
+    };
+    edge("error_rate", curve(ROUNDS, "error_rate <= 5%", failing), 0.072);
+    let normal =
+        |n: usize| move |draws: &mut Draws| Made::of_samples((0..n).map(|_| 100.0 + 5.0 * draws.normal()));
+    edge("a mean of 30", curve(ROUNDS, "avg(ttft) <= 100ms", normal(30)), 0.072);
+    edge("a mean of 400", curve(ROUNDS, "avg(ttft) <= 100ms", normal(400)), 0.072);
+    // Five runs whose throughput differs by 3 %.
+    let five = |draws: &mut Draws| {
+        let repeats = (0..5).map(|_| 100.0 + 3.0 * draws.normal()).collect();
+        Made { number: Some(100.0), repeats, ..Made::default() }
+    };
+    edge("repeats", curve(ROUNDS, "output_throughput >= 100/s", five), 0.072);
+    let (passed, failed) = curve(ROUNDS, "output_throughput >= 90/s", five);
+    assert!(passed >= 0.95 && failed == 0.0, "well inside {passed} pass and {failed} fail");
+}
+
 /// Waits of M/M/1 by Lindley's recursion, after 500 that are left out.
 fn queue(load: f64, n: usize) -> impl Fn(&mut Draws) -> Made {
     move |draws| {
@@ -420,6 +445,24 @@ fn in_a_queue_errors_are_as_rare_as_promised() {
                 "{name} at load {load}: {passed} pass, {failed} fail; {naive} without the design effect"
             );
         }
+    }
+    // With the smallest sample that can pass, three requests are expected beyond the limit: too few to show that they come
+    // together. A share of requests within the limit asks the same.
+    for (load, n) in [(0.3, 300), (0.5, 300), (0.8, 300), (0.8, 1000)] {
+        let limit = libm::log(load / 0.01) / (1.0 - load);
+        let (passed, failed) = curve(ROUNDS, &format!("p99(queue_delay) <= {limit}ms"), queue(load, n));
+        println!("p99 of {n} at load {load}: {passed} pass, {failed} fail");
+        assert!(passed <= 0.089 && failed <= 0.089, "p99 of {n} at {load}: {passed} pass and {failed} fail");
+        let share = format!("share(queue_delay <= {limit}ms) >= 99%");
+        let (passed, failed) = curve(ROUNDS, &share, |draws| {
+            let made = queue(load, n)(draws);
+            Made { events: made.samples.iter().map(|(wait, _)| *wait <= limit).collect(), ..made }
+        });
+        println!("share of {n} at load {load}: {passed} pass, {failed} fail");
+        assert!(
+            passed <= 0.089 && failed <= 0.089,
+            "share of {n} at {load}: {passed} pass and {failed} fail"
+        );
     }
     // A mean: that of W is load/(1 − load).
     let (passed, failed) = curve(ROUNDS, "avg(queue_delay) <= 4ms", queue(0.8, 1000));

@@ -22,8 +22,8 @@ fn judgements_in_words() {
         explain(&judged_at("peak_mem <= 32GiB", Confidence::None, NoData::Skip, &Made::default())),
     ];
     insta::assert_snapshot!(lines.join("\n"), @r"
-    measured 67.5 ms (90% interval 62.5 to 72 ms, n = 300, effective 95)
-    measured 71.25 ms (n = 300, effective 11): neighbours are alike, so 300 samples count as 11, too few to pass at 95%, which takes 59
+    measured 67.5 ms (90% interval 61.75 to 73 ms, n = 300, effective 73)
+    measured 71.25 ms (n = 300, effective 3): neighbours are alike, so 300 samples count as 3, too few to pass at 95%, which takes 59
     measured 18.75 ms (90% interval 16.25 to 21.5 ms, n = 150)
     measured 24.75 ms (n = 100): 100 samples are too few to pass at 95%, which takes 299
     measured 33.75 ms (90% interval 32.25 to 35.5 ms, n = 150): 11 of 150 break the limit; at 95% a pass allows 8 at most and a failure takes 22

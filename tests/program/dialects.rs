@@ -59,3 +59,49 @@ fn what_has_no_requests_has_no_dialect() {
     let said = run(dir, ["report", "benchmark_results", "--dialect", "vllm", "--format", "html"]);
     assert_eq!(said.code, Some(2), "{}", said.out);
 }
+
+#[test]
+fn gaps_between_chunks_are_told_from_the_times_of_tokens() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let scenario = "
+version: 1
+backends: { mock: { kind: mock, mode: batched, preset: rtx4090-8b, kv: { tokens: 65536 } } }
+workloads:
+  chat: { prompt: { kind: synthetic, tokens: 256 }, output: { tokens: 16 }, load: { kind: open, rate: 20/s, requests: 20 } }
+records: tokens
+";
+    std::fs::write(dir.join("s.yaml"), scenario).unwrap();
+    assert_eq!(run(dir, ["apply", "s.yaml", "--quiet"]).code, Some(0));
+    let told = || run(dir, ["report", "benchmark_results", "--dialect", "vllm", "--format", "json"]);
+    let of = |said: &str, name: &str| {
+        let told: Value = serde_json::from_str(said).unwrap();
+        let lines = told["cells"][0]["lines"].as_array().unwrap();
+        lines.iter().find(|line| line["name"] == name).unwrap()["value"].as_f64()
+    };
+    let results = dir.join("benchmark_results");
+    let mut gaps: Vec<f64> = super::records::tokens(&results)
+        .iter()
+        .flat_map(|row| serde_json::from_value::<Vec<(u64, usize)>>(row["gaps_ns"].clone()).unwrap())
+        .flat_map(|(gap, count)| std::iter::repeat_n(gap as f64 / 1e6, count))
+        .collect();
+    gaps.sort_by(f64::total_cmp);
+    assert_eq!(gaps.len(), 20 * 15);
+    // Quantile q of n values lies at (n − 1)·q between its neighbours.
+    let linear = |q: f64| {
+        let at = (gaps.len() - 1) as f64 * q;
+        let low = gaps[at as usize];
+        low + (at - at.floor()) * (gaps[at as usize + 1] - low)
+    };
+    for (name, q) in [("median_itl_ms", 0.5), ("p90_itl_ms", 0.9), ("p99_itl_ms", 0.99)] {
+        let found = of(&told().out, name).unwrap();
+        assert!((found - linear(q)).abs() < 1e-6, "{name}: {found} {}", linear(q));
+    }
+    let log = results.join("tokens.jsonl.gz");
+    std::fs::write(&log, "no gzip").unwrap();
+    let said = told();
+    assert_eq!(said.code, Some(2), "{}", said.out);
+    assert!(said.err.contains("tokens.jsonl.gz:1: can not be read: "), "{}", said.err);
+    std::fs::remove_file(&log).unwrap();
+    assert_eq!(of(&told().out, "p99_itl_ms"), None);
+}

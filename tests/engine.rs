@@ -9,7 +9,6 @@ use std::fs;
 use proptest::prelude::*;
 use sagebench::engine::{Content, KvCache, Limits, Request, Scheduler, Speculation};
 use sagebench::plan::{PromptRecipe, Recipe};
-use sagebench::record::Phase;
 use serde_json::Value;
 
 /// Content of its own behind a prefix that a group shares.
@@ -228,22 +227,7 @@ impl Row {
     fn request(&self, id: u64) -> Request<Planned> {
         let prompt =
             PromptRecipe::Blocks { tokens: self.prompt, block_tokens: 512, ids: self.ids.as_slice().into() };
-        let recipe = Recipe {
-            index: id,
-            phase: Phase::Measured,
-            arrival: None,
-            after: None,
-            session: None,
-            think: 0,
-            prompt,
-            output_tokens: self.output,
-            forced: true,
-            cancel_after: None,
-            seed: id,
-            body: None,
-            failed: None,
-            recorded: None,
-        };
+        let recipe = Recipe::new(id, prompt, self.output, id);
         let (prompt_tokens, output_tokens) = (self.prompt, self.output);
         Request { id, seed: id, prompt_tokens, output_tokens, content: Planned(recipe) }
     }

@@ -5,7 +5,7 @@ use crate::backend::config::MockBackend;
 use crate::backend::mock::Batched;
 use crate::backend::{Finish, RequestId, Sink, Stepped};
 use crate::plan::{PromptRecipe, Recipe};
-use crate::record::{Outcome, Phase};
+use crate::record::Outcome;
 use crate::units::Ns;
 
 /// The first and the last token of each request, run by run.
@@ -62,19 +62,7 @@ fn recipe(index: u64, request: &Request, block_tokens: u32) -> Recipe {
         PromptRecipe::Blocks { tokens: request.prompt, block_tokens, ids: request.blocks.clone() }
     };
     Recipe {
-        index,
-        phase: Phase::Measured,
         arrival: Some(request.arrival),
-        after: None,
-        think: 0,
-        prompt,
-        output_tokens: request.output,
-        forced: true,
-        cancel_after: None,
-        seed: crate::sample::key(&[0x6361_6c69, index]),
-        body: None,
-        session: None,
-        failed: None,
-        recorded: None,
+        ..Recipe::new(index, prompt, request.output, crate::sample::key(&[0x6361_6c69, index]))
     }
 }

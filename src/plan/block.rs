@@ -106,26 +106,10 @@ mod tests {
 
     use super::*;
     use crate::plan::Prefix;
-    use crate::record::Phase;
     use crate::tokenizer::Mock;
 
     fn recipe(seed: u64, prompt: PromptRecipe) -> Recipe {
-        Recipe {
-            index: 0,
-            phase: Phase::Measured,
-            arrival: None,
-            after: None,
-            session: None,
-            think: 0,
-            prompt,
-            output_tokens: 8,
-            forced: true,
-            cancel_after: None,
-            seed,
-            body: None,
-            failed: None,
-            recorded: None,
-        }
+        Recipe::new(0, prompt, 8, seed)
     }
 
     fn synthetic(seed: u64, tokens: u32, prefix: Option<Prefix>) -> Recipe {

@@ -223,6 +223,28 @@ pub struct Recipe {
     pub recorded: Option<Recorded>,
 }
 
+impl Recipe {
+    /// A measured request on its own, with a forced length of its output. It is due when its user or whoever plays it says so.
+    pub fn new(index: u64, prompt: PromptRecipe, output_tokens: u32, seed: u64) -> Self {
+        Self {
+            index,
+            phase: Phase::Measured,
+            arrival: None,
+            after: None,
+            session: None,
+            think: 0,
+            prompt,
+            output_tokens,
+            forced: true,
+            cancel_after: None,
+            seed,
+            body: None,
+            failed: None,
+            recorded: None,
+        }
+    }
+}
+
 /// The times of an answer as a trace recorded them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

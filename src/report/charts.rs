@@ -46,6 +46,31 @@ fn ticks(max: f64) -> Vec<f64> {
     (0..=(max / step) as u32).map(|k| f64::from(k) * step).collect()
 }
 
+/// Horizontal lines with their values, from 0 at the bottom of the plot to `highest` at its top.
+fn horizontals(svg: &mut String, highest: f64) {
+    for tick in ticks(highest) {
+        let at = PLOT - tick / highest * PLOT;
+        let _ = write!(
+            svg,
+            "<line class=\"grid\" x1=\"0\" x2=\"100%\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>\
+             <text x=\"-6\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+            at + 4.0,
+            number(tick)
+        );
+    }
+}
+
+/// A stepped line in the plot, and what stands under it.
+fn plot(svg: &mut String, path: &str, caption: &str) {
+    let _ = write!(
+        svg,
+        "<svg width=\"100%\" height=\"{PLOT}\" viewBox=\"0 0 100 {PLOT}\" preserveAspectRatio=\"none\">\
+         <path class=\"curve\" d=\"{path}\"/></svg>\
+         <text x=\"0\" y=\"{:.0}\">{caption}</text></svg>",
+        PLOT + 32.0
+    );
+}
+
 /// A quantile curve over a scale that gives each further nine of the percentile the same width. Milliseconds upwards
 /// from 0. Empty text without points.
 pub(super) fn curve(points: &[[f64; 2]], title: &str) -> String {
@@ -62,16 +87,7 @@ pub(super) fn curve(points: &[[f64; 2]], title: &str) -> String {
         number(last[1])
     );
     let mut svg = open("quantiles", PLOT + 36.0, title, &description);
-    for tick in ticks(highest) {
-        let at = y(tick);
-        let _ = write!(
-            svg,
-            "<line class=\"grid\" x1=\"0\" x2=\"100%\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>\
-             <text x=\"-6\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
-            at + 4.0,
-            number(tick)
-        );
-    }
+    horizontals(&mut svg, highest);
     for (q, name) in [(0.5, "p50"), (0.9, "p90"), (0.99, "p99"), (0.999, "p99.9"), (1.0, "max")] {
         if q >= 1.0 || nines(q) <= before {
             vertical(&mut svg, x(q), PLOT, name);
@@ -82,13 +98,7 @@ pub(super) fn curve(points: &[[f64; 2]], title: &str) -> String {
     for point in points {
         let _ = write!(path, "V{:.1}H{:.2}", y(point[1]), x(point[0]));
     }
-    let _ = write!(
-        svg,
-        "<svg width=\"100%\" height=\"{PLOT}\" viewBox=\"0 0 100 {PLOT}\" preserveAspectRatio=\"none\">\
-         <path class=\"curve\" d=\"{path}\"/></svg>\
-         <text x=\"0\" y=\"{:.0}\">ms by percentile</text></svg>",
-        PLOT + 32.0
-    );
+    plot(&mut svg, &path, "ms by percentile");
     svg
 }
 
@@ -106,16 +116,7 @@ pub(super) fn series(series: &Series, title: &str) -> String {
     let x = |at: usize| at as f64 / values.len() as f64 * 100.0;
     let description = format!("{} at the highest, over {} {unit}.", number(largest), number(span / scale));
     let mut svg = open("quantiles", PLOT + 36.0, title, &description);
-    for tick in ticks(highest) {
-        let at = y(tick);
-        let _ = write!(
-            svg,
-            "<line class=\"grid\" x1=\"0\" x2=\"100%\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>\
-             <text x=\"-6\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
-            at + 4.0,
-            number(tick)
-        );
-    }
+    horizontals(&mut svg, highest);
     for tick in ticks(span / scale) {
         vertical(&mut svg, tick * scale / span * 100.0, PLOT, &number(tick));
     }
@@ -123,13 +124,7 @@ pub(super) fn series(series: &Series, title: &str) -> String {
     for (at, value) in values.iter().enumerate() {
         let _ = write!(path, "V{:.1}H{:.2}", y(*value), x(at + 1));
     }
-    let _ = write!(
-        svg,
-        "<svg width=\"100%\" height=\"{PLOT}\" viewBox=\"0 0 100 {PLOT}\" preserveAspectRatio=\"none\">\
-         <path class=\"curve\" d=\"{path}\"/></svg>\
-         <text x=\"0\" y=\"{:.0}\">{unit} since measuring started</text></svg>",
-        PLOT + 32.0
-    );
+    plot(&mut svg, &path, &format!("{unit} since measuring started"));
     svg
 }
 

@@ -46,22 +46,7 @@ impl Recipes for Listed {
 }
 
 fn recipe(index: u64, prompt: u32, output: u32) -> Recipe {
-    Recipe {
-        index,
-        phase: Phase::Measured,
-        arrival: None,
-        after: None,
-        session: None,
-        think: 0,
-        prompt: PromptRecipe::Synthetic { tokens: prompt, prefix: None },
-        output_tokens: output,
-        forced: true,
-        cancel_after: None,
-        seed: key(&[7, index]),
-        body: None,
-        failed: None,
-        recorded: None,
-    }
+    Recipe::new(index, PromptRecipe::Synthetic { tokens: prompt, prefix: None }, output, key(&[7, index]))
 }
 
 fn recipes(count: u64, prompt: u32, output: u32) -> Vec<Recipe> {

@@ -24,7 +24,7 @@ use super::wire::CutBy;
 use crate::backend::Finish;
 use crate::backend::config::{CloseBy, FaultAction};
 use crate::plan::{PromptRecipe, Recipe};
-use crate::record::{Outcome, Phase};
+use crate::record::Outcome;
 use crate::sample::{key, name_key};
 use crate::tokenizer::{self, Tokenizer as _};
 
@@ -236,20 +236,13 @@ impl Door {
         let compared = salted.unwrap_or_else(|| Arc::clone(&ids));
         let index = house.next.fetch_add(1, Ordering::Relaxed);
         let recipe = Recipe {
-            index,
-            phase: Phase::Measured,
-            arrival: None,
-            after: None,
-            think: 0,
-            prompt: PromptRecipe::Text { tokens: ids.len() as u32, text, ids: compared },
-            output_tokens: wanted as u32,
             forced: asked.ignore_eos || asked.min_tokens == wanted,
-            cancel_after: None,
-            seed: key(&[house.seed, index]),
-            body: None,
-            session: None,
-            failed: None,
-            recorded: None,
+            ..Recipe::new(
+                index,
+                PromptRecipe::Text { tokens: ids.len() as u32, text, ids: compared },
+                wanted as u32,
+                key(&[house.seed, index]),
+            )
         };
         let mut recipe = house.answers.own(&recipe);
         let told = house.answers.whole(&recipe);

@@ -10,7 +10,7 @@ use crate::checkpoint::Checkpoint;
 use crate::checkpoint::random::{Like, Random, Stored};
 use crate::engine::{KvCache, Limits};
 use crate::plan::{PromptRecipe, Recipe, Sampling};
-use crate::record::{Outcome, Phase};
+use crate::record::Outcome;
 use crate::sample::key;
 use crate::tokenizer::{Hf, Tokenizer};
 use crate::units::Ns;
@@ -145,22 +145,7 @@ impl Setup {
 }
 
 fn recipe(index: u64, prompt: u32, output: u32) -> Recipe {
-    Recipe {
-        index,
-        phase: Phase::Measured,
-        arrival: None,
-        after: None,
-        session: None,
-        think: 0,
-        prompt: PromptRecipe::Synthetic { tokens: prompt, prefix: None },
-        output_tokens: output,
-        forced: true,
-        cancel_after: None,
-        body: None,
-        failed: None,
-        recorded: None,
-        seed: index / 2,
-    }
+    Recipe::new(index, PromptRecipe::Synthetic { tokens: prompt, prefix: None }, output, index / 2)
 }
 
 fn prompt_ids(recipe: &Recipe) -> Vec<u32> {

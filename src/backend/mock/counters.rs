@@ -6,6 +6,20 @@ use crate::backend::config::MockBackend;
 use crate::engine::KvCache;
 use crate::units::Ns;
 
+/// What only an engine with a cache knows, by the names of metrics.
+pub(super) const CACHE_METRICS: [&str; 10] = [
+    "kv_used_tokens",
+    "kv_used_bytes",
+    "kv_capacity_tokens",
+    "kv_total_tokens",
+    "prefix_hit_rate",
+    "evict_count",
+    "evict_ms",
+    "preempt_count",
+    "peak_mem_mb",
+    "avg_mem_mb",
+];
+
 /// Counters since measuring started.
 #[derive(Debug, Clone)]
 pub(super) struct Counters {
@@ -88,20 +102,8 @@ impl Counters {
         let mut stats = EngineStats { batch: Some(self.running.summary(now)), ..EngineStats::default() };
         stats.unavailable.push(("spec_accept_rate".into(), "speculation is off".into()));
         let Some(cache) = cache else {
-            let names = [
-                "kv_used_tokens",
-                "kv_used_bytes",
-                "kv_capacity_tokens",
-                "kv_total_tokens",
-                "prefix_hit_rate",
-                "evict_count",
-                "evict_ms",
-                "preempt_count",
-                "peak_mem_mb",
-                "avg_mem_mb",
-            ];
             let reason = "the mock has no `kv`: its cache is unlimited and not modelled";
-            stats.unavailable.extend(names.map(|name| (name.into(), reason.to_owned())));
+            stats.unavailable.extend(CACHE_METRICS.map(|name| (name.into(), reason.to_owned())));
             return stats;
         };
         stats.kv_used_tokens = Some(self.resident_peak);

@@ -10,6 +10,7 @@ use rustc_hash::FxHashMap;
 
 use super::Engine;
 use super::answer::Answers;
+use super::counters::CACHE_METRICS;
 use crate::backend::config::MockBackend;
 use crate::backend::{EngineStats, Finish, RequestId, Sink, Stepped};
 use crate::engine::KvCache;
@@ -17,22 +18,8 @@ use crate::plan::Recipe;
 use crate::record::{Outcome, TokenSource};
 use crate::units::Ns;
 
-/// What a replay knows nothing of, by the names of metrics.
-const UNKNOWN: &[&str] = &[
-    "kv_used_tokens",
-    "kv_used_bytes",
-    "kv_capacity_tokens",
-    "kv_total_tokens",
-    "prefix_hit_rate",
-    "evict_count",
-    "evict_ms",
-    "preempt_count",
-    "peak_mem_mb",
-    "avg_mem_mb",
-    "spec_accept_rate",
-    "avg_batch_size",
-    "max_batch_size",
-];
+/// What a replay knows nothing of besides.
+const UNKNOWN: [&str; 3] = ["spec_accept_rate", "avg_batch_size", "max_batch_size"];
 
 /// The next token of a request: when, and which request. Ordered by time, then by request.
 type Due = (Ns, RequestId);
@@ -162,7 +149,11 @@ impl Stepped for Replay {
     fn stats(&self, _now: Ns) -> EngineStats {
         let reason = "the mock replays recorded times, which do not tell it";
         EngineStats {
-            unavailable: UNKNOWN.iter().map(|name| ((*name).into(), reason.to_owned())).collect(),
+            unavailable: CACHE_METRICS
+                .into_iter()
+                .chain(UNKNOWN)
+                .map(|name| (name.into(), reason.to_owned()))
+                .collect(),
             ..EngineStats::default()
         }
     }

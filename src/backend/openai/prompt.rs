@@ -114,26 +114,10 @@ impl std::fmt::Debug for Prompts {
 mod tests {
     use super::*;
     use crate::plan::{Content, Message, Prefix, Role};
-    use crate::record::Phase;
     use crate::tokenizer::Mock;
 
     fn recipe(seed: u64, prompt: PromptRecipe) -> Recipe {
-        Recipe {
-            index: 0,
-            phase: Phase::Measured,
-            arrival: None,
-            after: None,
-            session: None,
-            think: 0,
-            prompt,
-            output_tokens: 1,
-            forced: true,
-            cancel_after: None,
-            seed,
-            body: None,
-            failed: None,
-            recorded: None,
-        }
+        Recipe::new(0, prompt, 1, seed)
     }
 
     fn prompts(nonce: Option<u64>) -> Prompts {

@@ -43,22 +43,7 @@ impl Sink for Heard {
 }
 
 fn recipe(index: u64, prompt: u32, output: u32) -> Recipe {
-    Recipe {
-        index,
-        phase: Phase::Measured,
-        arrival: None,
-        after: None,
-        session: None,
-        think: 0,
-        prompt: PromptRecipe::Synthetic { tokens: prompt, prefix: None },
-        output_tokens: output,
-        forced: true,
-        cancel_after: None,
-        seed: key(&[3, index]),
-        body: None,
-        failed: None,
-        recorded: None,
-    }
+    Recipe::new(index, PromptRecipe::Synthetic { tokens: prompt, prefix: None }, output, key(&[3, index]))
 }
 
 fn config(mode: &str, blocks: u32) -> MockBackend {

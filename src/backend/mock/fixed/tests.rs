@@ -5,7 +5,6 @@ use proptest::prelude::*;
 use super::*;
 use crate::backend::config::{Clock, Kv, Mode};
 use crate::plan::{Prefix, PromptRecipe};
-use crate::record::Phase;
 use crate::sample::key;
 use crate::sample::{Fixed, Time};
 use crate::units::{MILLISECOND as MS, Rate};
@@ -69,26 +68,15 @@ fn constant(ttft: Ns, tbt: Ns) -> Laws {
 }
 
 pub(in crate::backend::mock) fn recipe(index: u64, prompt: u32, output: u32) -> Recipe {
-    Recipe {
+    Recipe::new(
         index,
-        phase: Phase::Measured,
-        arrival: None,
-        after: None,
-        session: None,
-        think: 0,
-        // Two groups share a prefix of two blocks and a half.
-        prompt: PromptRecipe::Synthetic {
+        PromptRecipe::Synthetic {
             tokens: prompt,
             prefix: Some(Prefix { tokens: prompt.min(10), seed: index % 2 }),
         },
-        output_tokens: output,
-        forced: true,
-        cancel_after: None,
-        seed: key(&[11, index]),
-        body: None,
-        failed: None,
-        recorded: None,
-    }
+        output,
+        key(&[11, index]),
+    )
 }
 
 impl Mock {

@@ -195,8 +195,13 @@ impl Ticket {
 
     /// Takes the end, if that is what comes next.
     pub(super) fn take_end(&mut self) -> Option<(Ns, Box<Finish>)> {
-        let next =
-            self.inbox.borrow_mut().heard.pop_front_if(|heard| matches!(heard, Heard::Finished { .. }));
+        self.take_end_if(|_| true)
+    }
+
+    /// Takes the end, if that is what comes next and it is one of these.
+    pub(super) fn take_end_if(&mut self, is_wanted: impl Fn(&Finish) -> bool) -> Option<(Ns, Box<Finish>)> {
+        let is_one = |heard: &mut Heard| matches!(heard, Heard::Finished { end, .. } if is_wanted(end));
+        let next = self.inbox.borrow_mut().heard.pop_front_if(is_one);
         let Some(Heard::Finished { at, end }) = next else { return None };
         self.ended = true;
         Some((at, end))

@@ -186,18 +186,14 @@ impl Events {
         if let Some(Heard::Usage(tokens)) = self.ticket.take_usage() {
             self.usage = Some(tokens);
         }
-        match self.ticket.take_end() {
-            None => false,
-            Some((at, end)) if end.outcome == Outcome::Success => {
-                self.end = Some((at, end));
-                self.state = State::Last;
-                true
-            }
-            Some((at, end)) => {
-                self.finish(at, end);
-                false
-            }
+        // A failure waits: what it writes stands behind the tokens.
+        let end = self.ticket.take_end_if(|end| end.outcome == Outcome::Success);
+        let is_success = end.is_some();
+        if is_success {
+            self.end = end;
+            self.state = State::Last;
         }
+        is_success
     }
 
     fn finish(&mut self, at: Ns, end: Box<Finish>) {

@@ -4,6 +4,7 @@
 #![expect(clippy::needless_pass_by_value, reason = "settings are written in place, as JSON")]
 
 mod client;
+mod clients;
 mod endpoints;
 mod faults;
 mod lifecycle;

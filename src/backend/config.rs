@@ -14,7 +14,9 @@ pub use self::fault::{
     IndexList, RejectFault, RequestMatch, ShrinkFault, SlowTtftFault, StallFault, StartupFault, StatusFault,
     TimeoutFault, TokenRange, UsageFault,
 };
-pub use self::openai::{Endpoint, Flavor, HttpVersion, LengthField, MetricsPages, OpenAiBackend, Urls};
+pub use self::openai::{
+    Endpoint, Flavor, HttpVersion, LengthField, MetricsPages, OpenAiBackend, ProxyFrom, Urls,
+};
 pub use self::url::{Place, Url};
 use crate::sample::Time;
 use crate::units::{Duration, Rate, Ratio, Size, TokenCount};

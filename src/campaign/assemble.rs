@@ -12,8 +12,8 @@ use crate::backend::candle::Local;
 use crate::backend::config::{Backend, Clock};
 use crate::gate::{Facts, exit, outcome};
 use crate::measure::{
-    Capacity, CellInput, Metrics, Samples, Setting, Validity, check_reports, curves, errors, host, metrics,
-    own_memory, rounded, timeline, validity,
+    Capacity, CellInput, Metrics, Reuse, Samples, Setting, Validity, check_reports, curves, errors, host,
+    metrics, own_memory, rounded, timeline, validity,
 };
 use crate::plan::config::Load;
 use crate::plan::{WorkloadPlan, table};
@@ -242,6 +242,7 @@ fn pooled<'a>(
                 cell.played.stats.faults.iter().filter_map(move |fault| Some((repeat, fault.index?)))
             })
             .collect(),
+        reuse: chosen.config.server().and_then(|_| reuse(plan, &cells)),
     };
     let validity = validity(&setting, &samples, &prepared.scenario.validity);
     let metrics = cell_metrics(campaign, plan, backend, &cells, &samples, &validity);
@@ -249,6 +250,24 @@ fn pooled<'a>(
         |cell: &&Cell| cell_metrics(campaign, plan, backend, &[*cell], &cell.taken.samples, &validity);
     let repeats = if cells.len() > 1 { cells.iter().map(single).collect() } else { Vec::new() };
     Group { workload, backend, plan, chosen, cells, samples, validity, metrics, repeats }
+}
+
+/// What a server's prefix cache gave that was to be cold, and what it could give by the plan.
+fn reuse(plan: &WorkloadPlan, cells: &[&Cell]) -> Option<Reuse> {
+    if !plan.cold_cache || plan.search.is_some() {
+        return None;
+    }
+    let mut all = Reuse::default();
+    for cell in cells {
+        let (stats, records) = (&cell.played.stats, cell.taken.samples.records());
+        let planned = plan.shared_tokens(cell.key.repeat, records.len() as u64)?;
+        all.requests += records.len() as u64;
+        all.queried += stats.prefix_queried_tokens?;
+        all.found += stats.prefix_hit_tokens?;
+        all.planned += planned.prompt;
+        all.shared += planned.shared;
+    }
+    Some(all)
 }
 
 fn cell_metrics(

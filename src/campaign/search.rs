@@ -248,6 +248,7 @@ impl Run<'_> {
             is_constant: false,
             processor: recorded.played.processor,
             faulted: &faulted,
+            reuse: None,
         };
         let found = validity(&setting, samples, &self.prepared.scenario.validity);
         let quantile = |name: &str, q: f64| {

@@ -313,6 +313,9 @@ pub struct ValidityRules {
     /// Of the successful requests whose length was forced, more than 1 % came out otherwise, so that two runs are not of
     /// the same work. Lengths that a fault changed on purpose do not count. Default `fail`.
     pub length: Threat,
+    /// A server found more prompt tokens in its prefix cache than the planned prompts share, although the cache was to be
+    /// cold: it was warm from before, or others use it too. Default `warn`.
+    pub cache: Threat,
     /// The mean number of requests in flight is more than 5 % off the rate times the mean end-to-end time (Little's law), in a
     /// run long enough for it to hold: something in the measurement itself is wrong. Default `warn`.
     pub littles_law: Threat,
@@ -327,6 +330,7 @@ impl Default for ValidityRules {
             rate: Threat::Fail,
             steady_state: Threat::Warn,
             length: Threat::Fail,
+            cache: Threat::Warn,
             littles_law: Threat::Warn,
         }
     }

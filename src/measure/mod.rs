@@ -29,4 +29,4 @@ pub use request::{meets, value_of};
 pub use resources::{Host, ResourceUse, Resources, host, own_memory};
 pub use samples::Samples;
 pub use totals::Totals;
-pub use validity::{Reason, Setting, Validity, validity};
+pub use validity::{Reason, Reuse, Setting, Validity, validity};

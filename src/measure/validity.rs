@@ -62,7 +62,29 @@ pub struct Setting<'a> {
     pub processor: Option<ProcessorUse>,
     /// Requests that a fault of the scenario changed on purpose: repeat and index.
     pub faulted: &'a HashSet<(usize, u64)>,
+    /// What a server's prefix cache gave that was to be cold; `None` where that is not known.
+    pub reuse: Option<Reuse>,
 }
+
+/// What a prefix cache gave over some requests, in prompt tokens.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reuse {
+    /// How many requests.
+    pub requests: u64,
+    /// Tokens that were looked up.
+    pub queried: u64,
+    /// Tokens that were found.
+    pub found: u64,
+    /// Tokens of the prompts as planned.
+    pub planned: u64,
+    /// Tokens that the planned prompts share with those before them.
+    pub shared: u64,
+}
+
+/// Beyond what the prompts share, a server may find less than a block of each prompt.
+const PART_OF_BLOCK: u64 = 16;
+/// What it may find more than that, as a share of what was looked up.
+const FOUND_BEYOND: f64 = 0.05;
 
 /// Judges the measurement of one cell. What each threat is stands at its field of [`ValidityRules`].
 pub fn validity(setting: &Setting<'_>, samples: &Samples, rules: &ValidityRules) -> Validity {
@@ -88,6 +110,7 @@ pub fn validity(setting: &Setting<'_>, samples: &Samples, rules: &ValidityRules)
         judge("rate", rules.rate, each(unsent_in_time));
     }
     judge("length", rules.length, lengths(setting));
+    judge("cache", rules.cache, setting.reuse.and_then(warm));
     if setting.is_constant {
         judge("steady_state", rules.steady_state, each(unsettled));
         judge("littles_law", rules.littles_law, each(little));
@@ -136,6 +159,21 @@ fn lengths(setting: &Setting<'_>) -> Option<String> {
         format!(
             "{other} of {n} answers have another length than was forced, so the work is not what was planned; set the \
              backend's `flavor`, or say `max_tokens` instead of `tokens` where lengths are the server's choice"
+        )
+    })
+}
+
+/// What to say when more came from the prefix cache than the prompts share. What a chat template adds to each prompt is
+/// shared as well.
+fn warm(reuse: Reuse) -> Option<String> {
+    let template = reuse.queried.saturating_sub(reuse.planned);
+    let known = reuse.shared + template + PART_OF_BLOCK * reuse.requests;
+    let beyond = reuse.found as f64 - known as f64;
+    (beyond > FOUND_BEYOND * reuse.queried as f64).then(|| {
+        format!(
+            "the server found {} of {} prompt tokens in its prefix cache, and the prompts of the plan share only {}: it was \
+             warm from before the run, or others use it too; restart it, or measure it alone",
+            reuse.found, reuse.queried, reuse.shared
         )
     })
 }
@@ -262,7 +300,7 @@ mod tests {
         repeats: &'a [&'a Samples],
         faulted: &'a HashSet<(usize, u64)>,
     ) -> Setting<'a> {
-        Setting { clock, repeats, is_constant: true, processor: None, faulted }
+        Setting { clock, repeats, is_constant: true, processor: None, faulted, reuse: None }
     }
 
     /// What is said of one repeat: the reasons and the warnings, by name.
@@ -303,6 +341,20 @@ mod tests {
         assert_eq!(said(Clock::Real, &late(200, 2 * MILLISECOND), &off), (vec![], vec![]));
         let warn = ValidityRules { lag: Threat::Warn, ..ValidityRules::default() };
         assert_eq!(names(&said(Clock::Real, &late(200, 2 * MILLISECOND), &warn).1), ["lag"]);
+    }
+
+    #[test]
+    fn cache() {
+        let reuse = |found| {
+            let reuse = Reuse { requests: 100, queried: 26_000, found, planned: 25_600, shared: 6_400 };
+            let (samples, nothing) = (every_100ms(100, |_, record| record), HashSet::new());
+            let repeats = [&samples];
+            let setting = Setting { reuse: Some(reuse), ..setting(Clock::Real, &repeats, &nothing) };
+            validity(&setting, &samples, &ValidityRules::default()).warnings
+        };
+        // Shared by plan, 4 tokens of a template and part of a block each, and a twentieth.
+        assert_eq!(reuse(6_400 + 400 + 1_600 + 1_300), vec![]);
+        insta::assert_snapshot!(reuse(20_000)[0].text, @"");
     }
 
     #[test]

@@ -211,3 +211,79 @@ fn quirks_of_a_server_are_told() {
         assert!(out.contains(words), "{words}\n{out}");
     }
 }
+
+/// A proxy that hands everything on: what its clients asked it for.
+fn proxy(
+    target: std::net::SocketAddr,
+) -> (std::net::SocketAddr, std::sync::Arc<std::sync::Mutex<Vec<String>>>) {
+    use std::io::{Read, Write};
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let asked = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let told = std::sync::Arc::clone(&asked);
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (mut client, mut server) = (client.unwrap(), std::net::TcpStream::connect(target).unwrap());
+            let (mut back, mut from) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            std::thread::spawn(move || std::io::copy(&mut from, &mut back));
+            let told = std::sync::Arc::clone(&told);
+            std::thread::spawn(move || {
+                let mut buffer = vec![0; 1 << 16];
+                while let Ok(read @ 1..) = client.read(&mut buffer) {
+                    let text = String::from_utf8_lossy(&buffer[..read]).into_owned();
+                    let own = text.find("http://").filter(|at| *at < 8).map_or_else(
+                        || text.clone(),
+                        |at| {
+                            let path = text[at + 7..].find('/').unwrap();
+                            format!("{}{}", &text[..at], &text[at + 7 + path..])
+                        },
+                    );
+                    if text.contains(" HTTP/1.1\r\n") {
+                        told.lock().unwrap().push(text);
+                    }
+                    server.write_all(own.as_bytes()).unwrap();
+                }
+            });
+        }
+    });
+    (address, asked)
+}
+
+#[test]
+fn a_proxy_stands_between_only_where_the_scenario_asks_for_it() {
+    let server = answering(1);
+    let (proxy, asked) = proxy(server.address);
+    let dir = tempfile::tempdir().unwrap();
+    let url = format!("http://model.invalid:{}/v1", server.address.port());
+    let backends = json!({ "s": { "kind": "openai", "base_url": url, "proxy": "env" } });
+    fs::write(dir.path().join("s.yaml"), scenario(&backends, 3)).unwrap();
+    let run = |file: &str| {
+        let proxy = format!("http://me:secret@{proxy}");
+        said(
+            sagebench(dir.path())
+                .env("http_proxy", proxy)
+                .env_remove("no_proxy")
+                .env_remove("NO_PROXY")
+                .env_remove("HTTP_PROXY")
+                .args(["apply", file, "-q"]),
+        )
+    };
+    let (code, _, err) = run("s.yaml");
+    assert_eq!(code, Some(0), "{err}");
+    let asked = asked.lock().unwrap().clone();
+    let line = format!("POST {url}/chat/completions HTTP/1.1\r\n");
+    let posts: Vec<&String> = asked.iter().filter(|text| text.starts_with(&line)).collect();
+    assert_eq!(posts.len(), 3, "{asked:?}");
+    let key = "proxy-authorization: Basic bWU6c2VjcmV0\r\n";
+    assert!(asked.iter().all(|text| text.contains(key)), "{asked:?}");
+    let run_file = fs::read_to_string(dir.path().join("benchmark_results/run.json")).unwrap();
+    assert!(
+        run_file.contains(&format!("the proxy at {proxy} stands between")) && !run_file.contains("secret")
+    );
+    // Nobody asked: the name is looked up, and there is none.
+    let direct =
+        json!({ "s": { "kind": "openai", "base_url": format!("http://{}.invalid/v1", "x".repeat(64)) } });
+    fs::write(dir.path().join("d.yaml"), scenario(&direct, 3)).unwrap();
+    let (code, _, err) = run("d.yaml");
+    assert!(code == Some(3) && err.contains("lookup"), "{err}");
+}

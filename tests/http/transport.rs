@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::sync::atomic::Ordering;
 
-use sagebench::record::Outcome;
+use sagebench::record::{Outcome, TokenSource};
 use serde_json::json;
 
 use crate::play::{one, open, play, scenario};
@@ -42,6 +42,14 @@ fn a_socket_in_the_file_system_is_a_server() {
     start_unix(&path, good);
     let (record, _) = one(&scenario(&format!("unix://{}", path.display()), 1, 8));
     assert_eq!((record.outcome, record.message.as_deref()), (Outcome::Success, None));
+}
+
+#[test]
+fn a_host_without_an_address_is_named() {
+    // A label of more than 63 letters: nobody is asked for it.
+    let host = format!("{}.invalid", "x".repeat(64));
+    let why = open(&scenario(&format!("http://{host}:8000/v1"), 1, 8)).err().unwrap();
+    assert!(why.contains(&format!("cannot connect to {host}:8000")) && why.contains("lookup"), "{why}");
 }
 
 #[test]
@@ -149,4 +157,69 @@ fn a_server_that_dies_in_the_middle_fails_what_it_did_not_answer_and_may_come_ba
     assert_eq!(outcomes[29], Outcome::Success, "{outcomes:?}");
     let (down, _) = kept.0.iter().find(|(record, _)| record.outcome == Outcome::Unreachable).unwrap();
     assert!(down.message.as_deref().unwrap().contains(&format!("cannot connect to {address}")));
+}
+
+#[test]
+fn a_tokenizer_of_a_file_makes_prompts_and_counts_what_no_usage_tells() {
+    use sagebench::checkpoint::Hub;
+    use sagebench::tokenizer::{Hf, Tokenizer};
+    let dir = tempfile::tempdir().unwrap();
+    let model = dir.path().join("model");
+    let made = crate::program::sagebench(dir.path())
+        .args(["model", "random", "--like", "gpt2", "--tiny", "--out", "model"])
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let file = model.join("tokenizer.json");
+    let server = Server::start(|asked| match asked.path.as_str() {
+        "/v1/models" => models(),
+        // Five words in two events, and nobody says how many tokens they are.
+        "/v1/chat/completions" => {
+            stream([content("one two"), content(" three four five"), finish(), "[DONE]".into()])
+        }
+        _ => Vec::new(),
+    });
+    let mut wanted = scenario(&server.url(), 3, 8);
+    wanted["backends"]["s"]["tokenizer"] = json!(file);
+    assert!(open(&wanted).unwrap().identity().exact_prompts);
+    let (_, kept) = play(&wanted);
+    let own = Hf::find(file.to_str().unwrap(), None, dir.path(), &Hub::from_env()).unwrap().shared();
+    for (record, _) in &kept.0 {
+        assert_eq!((record.outcome, record.token_source), (Outcome::Success, TokenSource::Tokenizer));
+        assert_eq!(record.output_tokens, own.count("one two three four five"));
+    }
+    for body in server.bodies() {
+        assert_eq!(own.count(body["messages"][0]["content"].as_str().unwrap()), 16, "{body}");
+    }
+    wanted["backends"]["s"]["tokenizer"] = json!(dir.path().join("nothing.json"));
+    let why = open(&wanted).err().unwrap();
+    assert!(why.contains("nothing.json"), "{why}");
+}
+
+#[test]
+fn usages_tell_what_was_in_the_cache_where_no_page_does() {
+    let server = Server::start(|asked| {
+        let usage = |details: &str| {
+            format!(r#"{{"choices":[],"usage":{{"prompt_tokens":40,"completion_tokens":1{details}}}}}"#)
+        };
+        match asked.path.as_str() {
+            "/v1/models" => models(),
+            // The first prompt is new; vLLM says nothing then.
+            "/v1/chat/completions" if asked.number == 0 => {
+                stream([content("a"), finish(), usage(""), "[DONE]".into()])
+            }
+            "/v1/chat/completions" => {
+                let details = r#","prompt_tokens_details":{"cached_tokens":32}"#;
+                stream([content("a"), finish(), usage(details), "[DONE]".into()])
+            }
+            _ => Vec::new(),
+        }
+    });
+    let (played, _) = play(&scenario(&server.url(), 5, 1));
+    let stats = played.stats;
+    assert_eq!((stats.prefix_hit_tokens, stats.prefix_queried_tokens), (Some(4 * 32), Some(5 * 40)));
+    let unknown = |name: &str| stats.unavailable.iter().any(|(own, _)| own == name);
+    assert!(!unknown("prefix_hit_rate") && unknown("kv_used_tokens"), "{:?}", stats.unavailable);
+    let (played, _) = play(&scenario(&Server::start(good).url(), 5, 1));
+    assert_eq!(played.stats.prefix_hit_tokens, None, "nobody told anything");
 }

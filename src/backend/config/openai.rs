@@ -52,6 +52,10 @@ pub struct OpenAiBackend {
     /// The version of HTTP. Default `http1`: kept-alive connections, one request at a time on each.
     #[serde(default, skip_serializing_if = "is_default")]
     pub http: HttpVersion,
+    /// Whether a proxy stands between: `env` takes the one that `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` name in
+    /// the environment, in capitals or not. Default `off`, whatever they say.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub proxy: ProxyFrom,
     /// A PEM file of certificates to trust beside the system's, relative to the scenario.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<PathBuf>,
@@ -165,6 +169,17 @@ pub enum LengthField {
     MaxCompletionTokens,
     /// Both.
     Both,
+}
+
+/// Where a proxy is named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProxyFrom {
+    /// Nowhere: the server is spoken to directly.
+    #[default]
+    Off,
+    /// In the environment.
+    Env,
 }
 
 /// The version of HTTP.

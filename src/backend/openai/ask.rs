@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::connect::{Dialer, why};
 use super::pool::Pool;
-use super::worker::host_header;
+use super::proxy::Proxy;
 use crate::backend::config::{HttpVersion, Place, Url};
 
 /// The longest that the answer to a question may take.
@@ -42,13 +42,15 @@ pub(super) struct Asker {
     pool: Pool,
     urls: Vec<Url>,
     dialer: Dialer,
-    headers: HeaderMap,
+    /// Those of every request, for each server.
+    headers: Vec<HeaderMap>,
 }
 
 impl Asker {
     /// Asks the servers behind `urls`, the roots of their APIs.
-    pub(super) fn new(dialer: &Dialer, urls: Vec<Url>, headers: HeaderMap) -> std::io::Result<Self> {
+    pub(super) fn new(dialer: &Dialer, urls: Vec<Url>, headers: &HeaderMap) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let headers = urls.iter().map(|url| dialer.headers(url, headers)).collect();
         let pool = Pool::new(dialer.clone(), urls.clone());
         Ok(Self { runtime, pool, urls, dialer: dialer.clone(), headers })
     }
@@ -56,6 +58,11 @@ impl Asker {
     /// Where the servers are.
     pub(super) fn urls(&self) -> &[Url] {
         &self.urls
+    }
+
+    /// Where the proxy is that stands before the server of this number.
+    pub(super) fn proxy(&self, server: usize) -> Option<String> {
+        self.dialer.proxy(&self.urls[server]).map(Proxy::place)
     }
 
     /// What the server of this number answers at a path below its URL.
@@ -94,11 +101,8 @@ impl Asker {
             let url = &self.urls[server];
             let mut request = Request::new(Full::new(body.clone()));
             *request.method_mut() = method.clone();
-            *request.uri_mut() = uri(url, path, self.dialer.http)?;
-            *request.headers_mut() = self.headers.clone();
-            if let Some(host) = host_header(url, &self.dialer) {
-                request.headers_mut().insert(hyper::header::HOST, host);
-            }
+            *request.uri_mut() = uri(url, path, &self.dialer)?;
+            *request.headers_mut() = self.headers[server].clone();
             let broken = |error: &hyper::Error| format!("{url}{path} does not answer: {}", why(error));
             let response = match connection.send(request).await {
                 Ok(response) => response,
@@ -120,12 +124,12 @@ impl Asker {
     }
 }
 
-/// The target of a request: its path for HTTP/1.1, the whole URL for HTTP/2.
-pub(super) fn uri(url: &Url, path: &str, http: HttpVersion) -> Result<Uri, String> {
+/// The target of a request: its path for HTTP/1.1, the whole URL for HTTP/2 and for a proxy that hands requests on.
+pub(super) fn uri(url: &Url, path: &str, dialer: &Dialer) -> Result<Uri, String> {
     let own = format!("{}{path}", url.path);
-    let text = match http {
-        HttpVersion::Http1 => own,
-        HttpVersion::Http2 => {
+    let text = match dialer.http {
+        HttpVersion::Http1 if dialer.forwards(url).is_none() => own,
+        HttpVersion::Http1 | HttpVersion::Http2 => {
             let tls = matches!(url.place, Place::Tcp { tls: true, .. });
             format!("http{}://{}{own}", if tls { "s" } else { "" }, url.authority())
         }

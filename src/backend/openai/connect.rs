@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use hyper::header::{HOST, HeaderMap, HeaderValue, PROXY_AUTHORIZATION};
 use rustls_native_certs::load_native_certs;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -21,7 +22,8 @@ use tokio_rustls::rustls::{
     ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme,
 };
 
-use crate::backend::config::{HttpVersion, OpenAiBackend, Place, Url};
+use super::proxy::Proxy;
+use crate::backend::config::{HttpVersion, OpenAiBackend, Place, ProxyFrom, Url};
 
 /// What is needed to open connections.
 #[derive(Clone)]
@@ -29,17 +31,24 @@ pub(super) struct Dialer {
     tls: Option<TlsConnector>,
     pub(super) http: HttpVersion,
     pub(super) timeout: Duration,
+    /// The servers that are behind a proxy.
+    proxies: Arc<[(Place, Proxy)]>,
 }
 
 /// Whom TLS believes.
 pub(super) fn dialer<'a>(
     config: &OpenAiBackend,
-    mut urls: impl Iterator<Item = &'a Url>,
+    urls: impl Iterator<Item = &'a Url> + Clone,
     dir: &std::path::Path,
 ) -> Result<Dialer, String> {
-    let secure = urls.any(|url| matches!(url.place, Place::Tcp { tls: true, .. }));
+    let secure = urls.clone().any(|url| matches!(url.place, Place::Tcp { tls: true, .. }));
     let tls = if secure { Some(connector(config, dir)?) } else { None };
-    Ok(Dialer { tls, http: config.http, timeout: Duration::from_nanos(config.connect_timeout.0) })
+    let mut proxies = Vec::new();
+    for url in urls.filter(|_| config.proxy == ProxyFrom::Env) {
+        proxies.extend(Proxy::of(url)?.map(|proxy| (url.place.clone(), proxy)));
+    }
+    let timeout = Duration::from_nanos(config.connect_timeout.0);
+    Ok(Dialer { tls, http: config.http, timeout, proxies: proxies.into() })
 }
 
 fn connector(config: &OpenAiBackend, dir: &std::path::Path) -> Result<TlsConnector, String> {
@@ -132,12 +141,51 @@ impl Dialer {
         }
     }
 
+    /// The proxy of a server.
+    pub(super) fn proxy(&self, url: &Url) -> Option<&Proxy> {
+        self.proxies.iter().find(|(place, _)| *place == url.place).map(|(_, proxy)| proxy)
+    }
+
+    /// The proxy that is handed the requests to a server themselves, rather than a connection to hand on.
+    pub(super) fn forwards(&self, url: &Url) -> Option<&Proxy> {
+        let is_plain = matches!(url.place, Place::Tcp { tls: false, .. }) && self.http == HttpVersion::Http1;
+        self.proxy(url).filter(|_| is_plain)
+    }
+
+    /// The headers of every request to a server: `common`, and what the way there needs.
+    pub(super) fn headers(&self, url: &Url, common: &HeaderMap) -> HeaderMap {
+        let mut headers = common.clone();
+        // HTTP/2 says it in the request's target.
+        if let (HttpVersion::Http1, Ok(host)) = (self.http, HeaderValue::from_str(&url.authority())) {
+            headers.insert(HOST, host);
+        }
+        if let Some(key) = self.forwards(url).and_then(|proxy| proxy.key.clone()) {
+            headers.insert(PROXY_AUTHORIZATION, key);
+        }
+        headers
+    }
+
+    /// A TCP connection to a server, or to its proxy.
+    async fn tcp(&self, url: &Url, host: &str, port: u16) -> io::Result<TcpStream> {
+        let proxy = self.proxy(url);
+        let (to, at) = proxy.map_or((host, port), |proxy| (proxy.host.as_str(), proxy.port));
+        let through = |error: io::Error| match proxy {
+            Some(proxy) => io::Error::other(format!("the proxy at {}: {}", proxy.place(), why(&error))),
+            None => error,
+        };
+        let mut tcp = TcpStream::connect((to, at)).await.map_err(through)?;
+        tcp.set_nodelay(true)?;
+        if let Some(proxy) = proxy.filter(|_| self.forwards(url).is_none()) {
+            proxy.tunnel(&mut tcp, host, port).await?;
+        }
+        Ok(tcp)
+    }
+
     async fn open(&self, url: &Url) -> io::Result<Stream> {
         match &url.place {
             Place::Unix(path) => Ok(Stream::Unix(UnixStream::connect(path).await?)),
             Place::Tcp { host, port, tls } => {
-                let tcp = TcpStream::connect((host.as_str(), *port)).await?;
-                tcp.set_nodelay(true)?;
+                let tcp = self.tcp(url, host, *port).await?;
                 let Some(connector) = self.tls.as_ref().filter(|_| *tls) else { return Ok(Stream::Tcp(tcp)) };
                 let name = ServerName::try_from(host.clone()).map_err(io::Error::other)?;
                 let stream = connector.connect(name, tcp).await?;

@@ -152,7 +152,7 @@ impl OpenAi {
             let urls = &self.shared.urls[..1];
             let dialer = dialer(&config, urls.iter(), &self.dir).ok()?;
             let asker =
-                Asker::new(&dialer, urls.iter().map(Url::root).collect(), headers(&config).ok()?).ok()?;
+                Asker::new(&dialer, urls.iter().map(Url::root).collect(), &headers(&config).ok()?).ok()?;
             asker.get(0, &self.path("/models")).ok()
         };
         ask().is_some_and(|reply| reply.status < 500)

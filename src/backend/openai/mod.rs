@@ -16,6 +16,7 @@ mod launch;
 mod metrics;
 mod pool;
 mod prompt;
+mod proxy;
 pub mod reading;
 mod server;
 mod sse;
@@ -89,7 +90,18 @@ pub struct OpenAi {
     nonce: u64,
     cells: u64,
     keep_responses: bool,
-    cached_tokens: Option<u64>,
+    cached: Cached,
+}
+
+/// What usages say of the server's prefix cache, since measuring began.
+#[derive(Debug, Clone, Copy, Default)]
+struct Cached {
+    /// Whether any of them says how many prompt tokens were in the cache.
+    is_told: bool,
+    /// Prompt tokens.
+    prompt_tokens: u64,
+    /// Those of them that were in the cache. vLLM leaves the number out where it is 0.
+    tokens: u64,
 }
 
 impl OpenAi {
@@ -105,7 +117,7 @@ impl OpenAi {
         raise_open_files();
         let roots = urls.iter().map(Url::root).collect();
         let failed = |error: std::io::Error| format!("no thread can be started: {error}");
-        let asker = Asker::new(&dialer, roots, headers.clone()).map_err(failed)?;
+        let asker = Asker::new(&dialer, roots, &headers).map_err(failed)?;
         let mut launched = match setup.log {
             Some(log) if !config.launch.is_empty() => Some(Launched::start(&config.launch, setup.dir, log)?),
             _ => None,
@@ -116,7 +128,8 @@ impl OpenAi {
             Endpoint::Completions => "/completions",
             Endpoint::Chat => "/chat/completions",
         };
-        let targets = urls.iter().map(|url| uri(url, path, config.http)).collect::<Result<_, _>>()?;
+        let targets = urls.iter().map(|url| uri(url, path, &dialer)).collect::<Result<_, _>>()?;
+        let headers = urls.iter().map(|url| dialer.headers(url, &headers)).collect();
         let shared = Arc::new(Shared {
             urls,
             targets,
@@ -149,7 +162,7 @@ impl OpenAi {
             nonce: setup.nonce,
             cells: 0,
             keep_responses: false,
-            cached_tokens: None,
+            cached: Cached::default(),
         })
     }
 
@@ -187,10 +200,25 @@ impl OpenAi {
     }
 
     fn keep(&mut self, (answer, cached): Done) -> Answer {
-        if let Some(cached) = cached {
-            *self.cached_tokens.get_or_insert(0) += u64::from(cached);
+        if let Some(prompt) = answer.prompt_tokens {
+            self.cached.is_told |= cached.is_some();
+            self.cached.prompt_tokens += u64::from(prompt);
+            self.cached.tokens += u64::from(cached.unwrap_or(0));
         }
         answer
+    }
+}
+
+impl Cached {
+    /// Where no metrics page told it, usages tell what was found in the prefix cache.
+    fn complete(self, stats: &mut EngineStats) {
+        let is_known = stats.prefix_queried_tokens.is_some() && stats.prefix_hit_tokens.is_some();
+        if is_known || !self.is_told {
+            return;
+        }
+        (stats.prefix_queried_tokens, stats.prefix_hit_tokens) =
+            (Some(self.prompt_tokens), Some(self.tokens));
+        stats.unavailable.retain(|(name, _)| name != "prefix_hit_rate");
     }
 }
 
@@ -211,7 +239,7 @@ impl Live for OpenAi {
         };
         let prompts = Arc::new(Prompts { nonce, ..self.prompts.clone() });
         self.kitchen.begin(Arc::new(Work { form, prompts }));
-        self.cached_tokens = None;
+        self.cached = Cached::default();
         self.count_from_here(true);
     }
 
@@ -271,7 +299,7 @@ impl Live for OpenAi {
     fn start_measuring(&mut self, now: Ns) {
         // Without a warm-up the counters that stand from before T0 are the right ones.
         if now > 0 {
-            self.cached_tokens = None;
+            self.cached = Cached::default();
             self.count_from_here(false);
         }
     }
@@ -281,6 +309,7 @@ impl Live for OpenAi {
             Ok(scraper) => scraper.end(),
             Err(why) => EngineStats { unavailable: unavailable(why), ..EngineStats::default() },
         };
+        self.cached.complete(&mut stats);
         if let Some(launched) = &self.launched {
             let memory = launched.take_memory();
             if memory.readings > 0 {
@@ -338,7 +367,7 @@ fn scraper(
         return Ok(Err("`metrics: off`"));
     }
     let (dialer, headers) = (dialer.clone(), headers.clone());
-    let started = Scraper::start(move || Asker::new(&dialer, pages, headers), optional)?;
+    let started = Scraper::start(move || Asker::new(&dialer, pages, &headers), optional)?;
     Ok(started.ok_or("the server has no metrics page beside its base URL; name those it has in `metrics`"))
 }
 

@@ -13,7 +13,7 @@ use super::launch::Launched;
 use super::prompt::{Prompts, Words};
 use super::vocabulary::Vocabulary;
 use super::worker::said;
-use crate::backend::config::{Endpoint, Flavor, OpenAiBackend, Url};
+use crate::backend::config::{Endpoint, Flavor, OpenAiBackend, ProxyFrom, Url};
 use crate::checkpoint::Hub;
 use crate::tokenizer::{Hf, Mock, Tokenizer};
 
@@ -101,6 +101,14 @@ pub(super) fn find(
         identity
             .notes
             .push("`insecure: true`: no certificate is checked, so anybody on the way may answer".into());
+    }
+    if config.proxy == ProxyFrom::Env {
+        identity.notes.push(match asker.proxy(0) {
+            Some(place) => {
+                format!("`proxy: env`: the proxy at {place} stands between, and its time is measured as well")
+            }
+            None => "`proxy: env`: the environment names no proxy for it".into(),
+        });
     }
     let (prompts, counter) = prompts(asker, config, &mut identity, setup.dir)?;
     Ok(Found { identity, prompts, counter })

@@ -21,7 +21,7 @@ use super::body::Order;
 use super::connect::{Dialer, why};
 use super::pool::{Connection, Pool};
 use super::reading::{End, Expected, Outcomes, Reading};
-use crate::backend::config::{HttpVersion, Url};
+use crate::backend::config::Url;
 use crate::backend::{Answer, RequestId, own_thread};
 use crate::record::Outcome;
 use crate::tokenizer::Tokenizer;
@@ -41,7 +41,8 @@ pub(super) struct Shared {
     pub(super) urls: Vec<Url>,
     /// Where each URL's requests go.
     pub(super) targets: Vec<Uri>,
-    pub(super) headers: HeaderMap,
+    /// The headers of every request to each URL.
+    pub(super) headers: Vec<HeaderMap>,
     pub(super) dialer: Dialer,
     /// The server refuses `stream_options`.
     pub(super) no_usage: AtomicBool,
@@ -274,10 +275,7 @@ impl Desk {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.shared.targets[target].clone();
-        *request.headers_mut() = self.shared.headers.clone();
-        if let Some(host) = host_header(&self.shared.urls[target], &self.shared.dialer) {
-            request.headers_mut().insert(hyper::header::HOST, host);
-        }
+        *request.headers_mut() = self.shared.headers[target].clone();
         request
     }
 
@@ -350,14 +348,6 @@ pub(super) fn said(body: &[u8]) -> String {
     match text.char_indices().nth(SHOWN) {
         Some((at, _)) => format!("{}…", &text[..at]),
         None => text,
-    }
-}
-
-/// The `host` header that HTTP/1.1 needs.
-pub(super) fn host_header(url: &Url, dialer: &Dialer) -> Option<HeaderValue> {
-    match dialer.http {
-        HttpVersion::Http1 => HeaderValue::from_str(&url.authority()).ok(),
-        HttpVersion::Http2 => None,
     }
 }
 

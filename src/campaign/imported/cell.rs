@@ -130,6 +130,7 @@ impl<'a> Cell<'a> {
             is_constant: false,
             processor: None,
             faulted: &HashSet::new(),
+            reuse: None,
         };
         let validity = validity(&setting, &pooled, &judged.validity);
         let played: Vec<Played> = group.requests().map(played).collect();

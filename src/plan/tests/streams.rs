@@ -314,3 +314,24 @@ proptest! {
 fn a_stream_is_small() {
     assert!(size_of::<RecipeStream>() <= 256, "{}", size_of::<RecipeStream>());
 }
+
+#[test]
+fn what_the_prompts_of_a_workload_share() {
+    let shared = |prompt: &str, warmup: u32, measured: u64| {
+        let load = r#"{"kind": "closed", "concurrency": 1, "requests": 50}"#;
+        let plan = planned(&format!(
+            r#"{{"prompt": {prompt}, "output": {{"tokens": 40}}, "load": {load}, "warmup": {{"requests": {warmup}}}}}"#
+        ));
+        plan.shared_tokens(0, measured).map(|tokens| (tokens.prompt, tokens.shared))
+    };
+    let alone = r#"{"kind": "synthetic", "tokens": 256}"#;
+    assert_eq!(shared(alone, 0, 50), Some((12_800, 0)));
+    // Eight full blocks of a prefix of 130 tokens; the first request of the group finds nothing.
+    let group = r#"{"kind": "synthetic", "tokens": 256, "prefix": {"tokens": 130, "groups": 1}}"#;
+    assert_eq!(shared(group, 0, 50), Some((12_800, 49 * 128)));
+    assert_eq!(shared(group, 0, 10), Some((2_560, 9 * 128)));
+    assert_eq!(shared(group, 3, 10), Some((2_560, 10 * 128)), "the warm-up has filled the cache");
+    let text = r#"{"kind": "text", "text": "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"}"#;
+    let (prompt, found) = shared(text, 0, 3).unwrap();
+    assert_eq!((prompt % 3, found), (0, 2 * (prompt / 3 / 16 * 16)), "a text is its own prefix");
+}

@@ -319,8 +319,10 @@ fn a_stream_is_small() {
 fn what_the_prompts_of_a_workload_share() {
     let shared = |prompt: &str, warmup: u32, measured: u64| {
         let load = r#"{"kind": "closed", "concurrency": 1, "requests": 50}"#;
+        let before =
+            if warmup == 0 { String::new() } else { format!(r#", "warmup": {{"requests": {warmup}}}"#) };
         let plan = planned(&format!(
-            r#"{{"prompt": {prompt}, "output": {{"tokens": 40}}, "load": {load}, "warmup": {{"requests": {warmup}}}}}"#
+            r#"{{"prompt": {prompt}, "output": {{"tokens": 40}}, "load": {load}{before}}}"#
         ));
         plan.shared_tokens(0, measured).map(|tokens| (tokens.prompt, tokens.shared))
     };

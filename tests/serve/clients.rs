@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-/// Runs tests/real/clients.py, which installs clients from PyPI and fails where one can not do with `serve`. Runs where
+/// Runs tests/real/clients.py, which installs clients from `PyPI` and fails where one can not do with `serve`. Runs where
 /// `SAGEBENCH_CLIENTS` is set.
 #[test]
 fn clients_from_elsewhere_complete_their_runs() {

@@ -9,20 +9,21 @@
 )]
 
 use std::arch::x86_64::{
-    __m128, __m256, __m256i, _mm_add_ps, _mm_cvtph_ps, _mm_cvtsi32_si128, _mm_cvtss_f32, _mm_fmadd_ps,
-    _mm_loadu_si128, _mm_set1_epi16, _mm_set1_ps, _mm_setzero_ps, _mm_srli_epi16, _mm_storeu_ps,
-    _mm256_abs_epi8, _mm256_and_si256, _mm256_castps256_ps128, _mm256_castsi128_si256, _mm256_castsi256_ps,
-    _mm256_cvtepi32_ps, _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_extractf128_ps, _mm256_fmadd_ps,
-    _mm256_hadd_ps, _mm256_inserti128_si256, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16,
-    _mm256_maddubs_epi16, _mm256_or_si256, _mm256_set_m128i, _mm256_set1_epi8, _mm256_set1_epi16,
-    _mm256_set1_ps, _mm256_setzero_ps, _mm256_sign_epi8, _mm256_slli_epi16, _mm256_slli_epi32,
-    _mm256_srli_epi16, _mm256_storeu_ps, _mm256_sub_epi8,
+    __m128, __m256, __m256i, _MM_HINT_T0, _mm_add_ps, _mm_cvtph_ps, _mm_cvtsi32_si128, _mm_cvtsi64_si128,
+    _mm_cvtss_f32, _mm_fmadd_ps, _mm_loadu_si128, _mm_prefetch, _mm_set1_epi16, _mm_set1_ps, _mm_setzero_ps,
+    _mm_srli_epi16, _mm_storeu_ps, _mm256_abs_epi8, _mm256_and_si256, _mm256_castps256_ps128,
+    _mm256_castsi128_si256, _mm256_castsi256_ps, _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32,
+    _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_hadd_ps,
+    _mm256_inserti128_si256, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16,
+    _mm256_mul_ps, _mm256_or_si256, _mm256_set_m128i, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_ps,
+    _mm256_setzero_ps, _mm256_sign_epi8, _mm256_slli_epi16, _mm256_slli_epi32, _mm256_srli_epi16,
+    _mm256_storeu_ps, _mm256_sub_epi8, _mm256_xor_ps,
 };
 use std::ops::Range;
 
 use super::matrix::{Activations, GROUP, Kind, Matrix};
 use super::product::Out;
-use super::scalar::{SPAN, scale_and_minimum};
+use super::scalar::SPAN;
 
 const F32: u8 = 0;
 const F16: u8 = 1;
@@ -66,6 +67,16 @@ pub unsafe fn chunk(matrix: &Matrix, rows: Range<usize>, input: &Activations, ou
     }
 }
 
+/// Asks for the cache line of `at`, which need not be in bounds: nothing is read.
+///
+/// Rows are short, so that the processor's own prefetching has hardly seen where a tile's rows go when they end; without this,
+/// formats that take several instructions for a few bytes wait for memory most of the time.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn prefetch(at: *const u8) {
+    _mm_prefetch::<_MM_HINT_T0>(at.cast());
+}
+
 /// Eight numbers. Reads 32 bytes (f32) or 16 (16-bit kinds) from `at`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -90,18 +101,20 @@ fn reduce(a: __m256, b: __m256, c: __m256, d: __m256) -> __m128 {
     _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps::<1>(pairs))
 }
 
-/// `R` rows by `C` activations over `len` inputs, to `out` (added when `add`).
+/// `R` rows by `C` activations over `len` inputs, to `out` (added when `add`). With `AHEAD`, what lies `ahead` bytes behind the
+/// weights is asked for, because it is read next.
 ///
 /// # Safety
 /// Each `w` has `len` numbers of `KIND`, each `x` has `len` floats, `out[c]` has room for `R` floats.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn tile<const KIND: u8, const R: usize, const C: usize>(
+unsafe fn tile<const KIND: u8, const R: usize, const C: usize, const AHEAD: bool>(
     w: [*const u8; R],
     x: [*const f32; C],
     len: usize,
     out: [*mut f32; C],
     add: bool,
+    ahead: usize,
 ) {
     let size = if KIND == F32 { 4 } else { 2 };
     let mut sums = [[_mm256_setzero_ps(); R]; C];
@@ -109,6 +122,11 @@ unsafe fn tile<const KIND: u8, const R: usize, const C: usize>(
     unsafe {
         let mut i = 0;
         while i + 8 <= len {
+            if AHEAD && (i * size).is_multiple_of(64) {
+                for r in 0..R {
+                    prefetch(w[r].wrapping_add(ahead + i * size));
+                }
+            }
             let values: [__m256; C] = std::array::from_fn(|c| _mm256_loadu_ps(x[c].add(i)));
             for r in 0..R {
                 let weights = load::<KIND>(w[r].add(i * size));
@@ -168,6 +186,7 @@ unsafe fn strip<const KIND: u8, const R: usize>(
     len: usize,
     out: (*mut f32, usize),
     add: bool,
+    ahead: usize,
 ) {
     // SAFETY: `c + n <= count`.
     unsafe {
@@ -175,10 +194,18 @@ unsafe fn strip<const KIND: u8, const R: usize>(
         while c < count {
             let xs = |i: usize| x.0.add((c + i) * x.1);
             let os = |i: usize| out.0.add((c + i) * out.1);
-            match count - c {
-                1 => tile::<KIND, R, 1>(w, [xs(0)], len, [os(0)], add),
-                2 | 4 => tile::<KIND, R, 2>(w, [xs(0), xs(1)], len, [os(0), os(1)], add),
-                _ => tile::<KIND, R, 3>(w, [xs(0), xs(1), xs(2)], len, [os(0), os(1), os(2)], add),
+            let (x3, o3) = (|| [xs(0), xs(1), xs(2)], || [os(0), os(1), os(2)]);
+            match (count - c, c == 0 && ahead > 0) {
+                (1, true) => tile::<KIND, R, 1, true>(w, [xs(0)], len, [os(0)], add, ahead),
+                (1, false) => tile::<KIND, R, 1, false>(w, [xs(0)], len, [os(0)], add, ahead),
+                (2 | 4, true) => {
+                    tile::<KIND, R, 2, true>(w, [xs(0), xs(1)], len, [os(0), os(1)], add, ahead);
+                }
+                (2 | 4, false) => {
+                    tile::<KIND, R, 2, false>(w, [xs(0), xs(1)], len, [os(0), os(1)], add, ahead);
+                }
+                (_, true) => tile::<KIND, R, 3, true>(w, x3(), len, o3(), add, ahead),
+                (_, false) => tile::<KIND, R, 3, false>(w, x3(), len, o3(), add, ahead),
             }
             c += match count - c {
                 1 => 1,
@@ -199,16 +226,20 @@ unsafe fn span<const KIND: u8, const R: usize>(
     len: usize,
     out: (*mut f32, usize),
     add: bool,
+    ahead: usize,
 ) {
     // SAFETY: `len <= SPAN`; widening writes whole vectors below `len` and single numbers for the rest.
     unsafe {
         if KIND == F32 || count <= 3 {
-            return strip::<KIND, R>(w, x, count, len, out, add);
+            return strip::<KIND, R>(w, x, count, len, out, add, ahead);
         }
         let mut wide = [[0.0_f32; SPAN]; R];
         for r in 0..R {
             let mut i = 0;
             while i + 8 <= len {
+                if ahead > 0 && i.is_multiple_of(32) {
+                    prefetch(w[r].wrapping_add(ahead + i * 2));
+                }
                 _mm256_storeu_ps(wide[r].as_mut_ptr().add(i), load::<KIND>(w[r].add(i * 2)));
                 i += 8;
             }
@@ -218,7 +249,7 @@ unsafe fn span<const KIND: u8, const R: usize>(
             _mm256_storeu_ps(last.as_mut_ptr(), load::<KIND>(rest.as_ptr()));
             wide[r][i..len].copy_from_slice(&last[..len - i]);
         }
-        strip::<F32, R>(std::array::from_fn(|r| wide[r].as_ptr().cast()), x, count, len, out, add);
+        strip::<F32, R>(std::array::from_fn(|r| wide[r].as_ptr().cast()), x, count, len, out, add, 0);
     }
 }
 
@@ -234,11 +265,19 @@ unsafe fn floats<const KIND: u8>(matrix: &Matrix, rows: Range<usize>, input: &Ac
         let x = (input.values.as_ptr().add(first * cols + from), cols);
         let o = (out.at(first, row), out.stride());
         let w = |r: usize| weights.add((row + r) * size + from * number);
+        // The next span of these rows, or the first of the next ones.
+        let ahead = if input.rows > 16 {
+            0
+        } else if from + len < cols {
+            SPAN * number
+        } else {
+            TILE * size - from * number
+        };
         if row + TILE <= rows.end {
-            span::<KIND, TILE>([w(0), w(1), w(2), w(3)], x, count, len, o, from > 0);
+            span::<KIND, TILE>([w(0), w(1), w(2), w(3)], x, count, len, o, from > 0, ahead);
             TILE
         } else {
-            span::<KIND, 1>([w(0)], x, count, len, o, from > 0);
+            span::<KIND, 1>([w(0)], x, count, len, o, from > 0, ahead);
             1
         }
     };
@@ -274,50 +313,96 @@ unsafe fn half(at: *const u8) -> f32 {
     _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits))))
 }
 
-/// 32 numbers of a quantised row; [`super::scalar::group`] is the readable form.
-struct Group {
-    quants: __m256i,
-    lanes: __m256i,
-    scale: f32,
-    minimum: f32,
+/// Groups of a block of the formats that share scales among several.
+const RUN: usize = 8;
+
+/// Scales and minima of the groups of a block of 256 numbers; those of [`super::scalar::group`], to the bit.
+#[derive(Clone, Copy)]
+struct Scales {
+    scale: [f32; RUN],
+    minimum: [f32; RUN],
 }
 
-/// Group `at` of the row.
+/// Those of the block that group `at` begins; nothing for formats whose groups have their own.
+///
+/// # Safety
+/// The row has at least `at + 8` groups in whole blocks.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn scales<const KIND: u8>(row: *const u8, at: usize) -> Scales {
+    let mut found = Scales { scale: [0.0; RUN], minimum: [0.0; RUN] };
+    // SAFETY: offsets stay below the size of the block.
+    unsafe {
+        if KIND == Q4K {
+            let block = row.add(at / 8 * 144);
+            // Eight 6-bit scales and eight minima in 12 bytes: the first four of both are the lower six bits of bytes 0 to 3 and
+            // 4 to 7, whose upper two bits belong to the last four, of which bytes 8 to 11 have the lower four.
+            let word = |at: usize| block.add(4 + at).cast::<u32>().read_unaligned();
+            let (first, second, third) = (word(0), word(4), word(8));
+            let six = 0x3f3f_3f3f;
+            let late_scale = (third & 0x0f0f_0f0f) | ((first >> 6 & 0x0303_0303) << 4);
+            let late_minimum = (third >> 4 & 0x0f0f_0f0f) | ((second >> 6 & 0x0303_0303) << 4);
+            let wide = |early: u32, late: u32| {
+                let bytes = (u64::from(early & six) | (u64::from(late) << 32)).cast_signed();
+                _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(bytes)))
+            };
+            let by = |at: usize| _mm256_set1_ps(half(block.add(at)));
+            _mm256_storeu_ps(found.scale.as_mut_ptr(), _mm256_mul_ps(by(0), wide(first, late_scale)));
+            let minima = _mm256_mul_ps(by(2), wide(second, late_minimum));
+            let negative = _mm256_xor_ps(minima, _mm256_set1_ps(-0.0));
+            _mm256_storeu_ps(found.minimum.as_mut_ptr(), negative);
+        } else if KIND == Q6K {
+            found.scale = [half(row.add(at / 8 * 210 + 208)); RUN];
+        }
+    }
+    found
+}
+
+/// The scale and minimum of group `at`.
 ///
 /// # Safety
 /// The row has at least `at + 1` groups in whole blocks.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn group<const KIND: u8>(row: *const u8, at: usize) -> Group {
+unsafe fn scale<const KIND: u8>(row: *const u8, at: usize, shared: &Scales) -> (f32, f32) {
+    // SAFETY: offsets stay below the size of the block that holds the group.
+    unsafe {
+        match KIND {
+            Q8_0 => (half(row.add(at * 34)), 0.0),
+            Q4_0 => {
+                let scale = half(row.add(at * 18));
+                (scale, -8.0 * scale)
+            }
+            Q4_1 => (half(row.add(at * 20)), half(row.add(at * 20 + 2))),
+            _ => (shared.scale[at % RUN], shared.minimum[at % RUN]),
+        }
+    }
+}
+
+/// The 32 numbers of group `at` of a row, and a factor for each half where the format has one.
+///
+/// # Safety
+/// The row has at least `at + 1` groups in whole blocks.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn group<const KIND: u8>(row: *const u8, at: usize) -> (__m256i, __m256i) {
     let ones = _mm256_set1_epi16(1);
     let nibble = _mm256_set1_epi8(15);
     // SAFETY: offsets stay below the size of the block that holds the group.
     unsafe {
         match KIND {
-            Q8_0 => {
-                let block = row.add(at * 34);
-                let quants = _mm256_loadu_si256(block.add(2).cast());
-                Group { quants, lanes: ones, scale: half(block), minimum: 0.0 }
-            }
+            Q8_0 => (_mm256_loadu_si256(row.add(at * 34 + 2).cast()), ones),
             Q4_0 | Q4_1 => {
                 let (size, skip) = if KIND == Q4_0 { (18, 2) } else { (20, 4) };
-                let block = row.add(at * size);
-                let bytes = _mm_loadu_si128(block.add(skip).cast());
+                let bytes = _mm_loadu_si128(row.add(at * size + skip).cast());
                 let both = _mm256_set_m128i(_mm_srli_epi16::<4>(bytes), bytes);
-                let scale = half(block);
-                let minimum = if KIND == Q4_0 { -8.0 * scale } else { half(block.add(2)) };
-                Group { quants: _mm256_and_si256(both, nibble), lanes: ones, scale, minimum }
+                (_mm256_and_si256(both, nibble), ones)
             }
             Q4K => {
-                let block = row.add(at / 8 * 144);
                 let within = at % 8;
-                let packed = std::slice::from_raw_parts(block.add(4), 12);
-                let (s, m) = scale_and_minimum(packed, within);
-                let bytes = _mm256_loadu_si256(block.add(16 + within / 2 * 32).cast());
+                let bytes = _mm256_loadu_si256(row.add(at / 8 * 144 + 16 + within / 2 * 32).cast());
                 let bytes = if within.is_multiple_of(2) { bytes } else { _mm256_srli_epi16::<4>(bytes) };
-                let scale = half(block) * f32::from(s);
-                let minimum = -(half(block.add(2)) * f32::from(m));
-                Group { quants: _mm256_and_si256(bytes, nibble), lanes: ones, scale, minimum }
+                (_mm256_and_si256(bytes, nibble), ones)
             }
             _ => {
                 let block = row.add(at / 8 * 210);
@@ -334,58 +419,78 @@ unsafe fn group<const KIND: u8>(row: *const u8, at: usize) -> Group {
                 };
                 let high = _mm256_and_si256(high, _mm256_set1_epi8(0x30));
                 let six = _mm256_or_si256(_mm256_and_si256(low, nibble), high);
-                let scales = block.add(192 + at % 8 * 2).cast::<i8>();
-                let first = _mm_set1_epi16(i16::from(*scales));
-                let second = _mm_set1_epi16(i16::from(*scales.add(1)));
+                let factors = block.add(192 + at % 8 * 2).cast::<i8>();
+                let first = _mm_set1_epi16(i16::from(*factors));
+                let second = _mm_set1_epi16(i16::from(*factors.add(1)));
                 let lanes = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(first), second);
-                let quants = _mm256_sub_epi8(six, _mm256_set1_epi8(32));
-                Group { quants, lanes, scale: half(block.add(208)), minimum: 0.0 }
+                (_mm256_sub_epi8(six, _mm256_set1_epi8(32)), lanes)
             }
         }
     }
 }
 
-/// `R` quantised rows by the activations `at..at + C`.
+/// `R` quantised rows by the activations `at..at + C`. With `AHEAD`, the rows behind these are asked for, because they are read
+/// next.
 ///
 /// # Safety
 /// Each `w` is a row of `input.cols` numbers of `KIND`; `at + C <= input.rows`; `out[c]` has room for `R` floats.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn quant_tile<const KIND: u8, const R: usize, const C: usize>(
+unsafe fn quant_tile<const KIND: u8, const R: usize, const C: usize, const AHEAD: bool>(
     w: [*const u8; R],
     input: &Activations,
     at: usize,
     out: [*mut f32; C],
+    size: usize,
 ) {
     let groups = input.cols / GROUP;
     let signed = KIND == Q8_0 || KIND == Q6K;
+    // Bytes of eight groups.
+    let block = match KIND {
+        Q8_0 => 272,
+        Q4_0 | Q4K => 144,
+        Q4_1 => 160,
+        _ => 210,
+    };
     let mut sums = [[_mm256_setzero_ps(); R]; C];
     let mut minima = [_mm_setzero_ps(); C];
     // SAFETY: the group index of every activation is below `input.rows × groups`, whose arrays `chunk` checked.
     unsafe {
         let bytes: [*const i8; C] =
             std::array::from_fn(|c| input.bytes.as_ptr().add((at + c) * groups * GROUP));
-        let scales: [*const f32; C] = std::array::from_fn(|c| input.scales.as_ptr().add((at + c) * groups));
+        let factors: [*const f32; C] = std::array::from_fn(|c| input.scales.as_ptr().add((at + c) * groups));
         let totals: [*const f32; C] = std::array::from_fn(|c| input.sums.as_ptr().add((at + c) * groups));
-        for g in 0..groups {
-            let mut lows = [0.0_f32; TILE];
-            for r in 0..R {
-                let weights = group::<KIND>(w[r], g);
-                lows[r] = weights.minimum;
-                let absolute = if signed { _mm256_abs_epi8(weights.quants) } else { weights.quants };
-                for c in 0..C {
-                    let x = _mm256_loadu_si256(bytes[c].add(g * GROUP).cast());
-                    let x = if signed { _mm256_sign_epi8(x, weights.quants) } else { x };
-                    let pairs = _mm256_maddubs_epi16(absolute, x);
-                    let integers = _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, weights.lanes));
-                    let scale = _mm256_set1_ps(weights.scale * *scales[c].add(g));
-                    sums[c][r] = _mm256_fmadd_ps(integers, scale, sums[c][r]);
+        for first in (0..groups).step_by(RUN) {
+            let count = RUN.min(groups - first);
+            let scales: [Scales; R] = std::array::from_fn(|r| scales::<KIND>(w[r], first));
+            if AHEAD {
+                for r in 0..R {
+                    for line in (0..block).step_by(64) {
+                        prefetch(w[r].wrapping_add(R * size + first / RUN * block + line));
+                    }
                 }
             }
-            if !signed {
-                let lows = std::arch::x86_64::_mm_loadu_ps(lows.as_ptr());
-                for c in 0..C {
-                    minima[c] = _mm_fmadd_ps(lows, _mm_set1_ps(*totals[c].add(g)), minima[c]);
+            for g in first..first + count {
+                let mut lows = [0.0_f32; TILE];
+                for r in 0..R {
+                    let (quants, lanes) = group::<KIND>(w[r], g);
+                    let (scale, minimum) = scale::<KIND>(w[r], g, &scales[r]);
+                    lows[r] = minimum;
+                    let absolute = if signed { _mm256_abs_epi8(quants) } else { quants };
+                    for c in 0..C {
+                        let x = _mm256_loadu_si256(bytes[c].add(g * GROUP).cast());
+                        let x = if signed { _mm256_sign_epi8(x, quants) } else { x };
+                        let pairs = _mm256_maddubs_epi16(absolute, x);
+                        let integers = _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, lanes));
+                        let scale = _mm256_set1_ps(scale * *factors[c].add(g));
+                        sums[c][r] = _mm256_fmadd_ps(integers, scale, sums[c][r]);
+                    }
+                }
+                if !signed {
+                    let lows = std::arch::x86_64::_mm_loadu_ps(lows.as_ptr());
+                    for c in 0..C {
+                        minima[c] = _mm_fmadd_ps(lows, _mm_set1_ps(*totals[c].add(g)), minima[c]);
+                    }
                 }
             }
         }
@@ -410,13 +515,16 @@ unsafe fn quants<const KIND: u8>(matrix: &Matrix, rows: Range<usize>, input: &Ac
                 unsafe {
                     let w = |r: usize| weights.add((row + r) * size);
                     let o = |i: usize| out.at(c + i, row);
+                    let (w4, ahead) = (|| [w(0), w(1), w(2), w(3)], c == first);
                     match (whole, end - c) {
-                        (true, 1) => quant_tile::<KIND, 4, 1>([w(0), w(1), w(2), w(3)], input, c, [o(0)]),
-                        (true, _) => {
-                            quant_tile::<KIND, 4, 2>([w(0), w(1), w(2), w(3)], input, c, [o(0), o(1)]);
+                        (true, 1) if ahead => quant_tile::<KIND, 4, 1, true>(w4(), input, c, [o(0)], size),
+                        (true, 1) => quant_tile::<KIND, 4, 1, false>(w4(), input, c, [o(0)], size),
+                        (true, _) if ahead => {
+                            quant_tile::<KIND, 4, 2, true>(w4(), input, c, [o(0), o(1)], size);
                         }
-                        (false, 1) => quant_tile::<KIND, 1, 1>([w(0)], input, c, [o(0)]),
-                        (false, _) => quant_tile::<KIND, 1, 2>([w(0)], input, c, [o(0), o(1)]),
+                        (true, _) => quant_tile::<KIND, 4, 2, false>(w4(), input, c, [o(0), o(1)], size),
+                        (false, 1) => quant_tile::<KIND, 1, 1, false>([w(0)], input, c, [o(0)], size),
+                        (false, _) => quant_tile::<KIND, 1, 2, false>([w(0)], input, c, [o(0), o(1)], size),
                     }
                 }
                 c += 2;

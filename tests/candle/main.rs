@@ -2,6 +2,7 @@
 
 #![cfg(feature = "candle")]
 
+mod gguf;
 mod oracle;
 mod peer;
 

@@ -8,7 +8,7 @@ mod url;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use self::candle::{CandleBackend, CandleKv, Drafting, Dtype, PromptLookup};
+pub use self::candle::{CandleBackend, CandleKv, DraftModel, Drafting, Dtype, PromptLookup};
 pub use self::fault::{
     CloseBy, CrashFault, CutFault, DisconnectFault, DuplicateFault, EngineStallFault, Fault, FaultAction,
     IndexList, RejectFault, RequestMatch, ShrinkFault, SlowTtftFault, StallFault, StartupFault, StatusFault,

@@ -444,7 +444,7 @@ fn tokenizer_of(backends: &[Chosen]) -> Arc<dyn Tokenizer> {
 fn too_long(plan: &Plan, backends: &[Chosen]) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for (chosen, source) in backends.iter().filter_map(|chosen| Some((chosen, chosen.source.as_ref()?))) {
-        let Some(context) = source.outline.context else { continue };
+        let Some(context) = source.context() else { continue };
         for row in table(plan) {
             let (prompt, output) = (&row.prompt_tokens, &row.output_tokens);
             // Only what is sure: the longest prompt and the longest answer may belong to two requests.

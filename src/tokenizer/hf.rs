@@ -92,6 +92,13 @@ impl Hf {
         self.0.inner.decode(ids, true).unwrap_or_default()
     }
 
+    /// Whether both give every token the same id.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+            || self.0.name == other.0.name
+            || self.0.inner.get_vocab(true) == other.0.inner.get_vocab(true)
+    }
+
     /// One more than the largest id.
     pub fn vocabulary(&self) -> u32 {
         self.0.vocabulary

@@ -66,7 +66,11 @@ impl Sink for Heard {
 
 /// What a model answers to requests that are all sent at once, and what it counted.
 fn answers(local: &Local, recipes: &[Recipe]) -> (Vec<String>, EngineStats) {
-    let mut engine = local.engine(Sampling::default()).unwrap();
+    answers_by(local, recipes, &Sampling::default())
+}
+
+fn answers_by(local: &Local, recipes: &[Recipe], sampling: &Sampling) -> (Vec<String>, EngineStats) {
+    let mut engine = local.engine(sampling.clone()).unwrap();
     engine.keep_responses();
     let mut heard = Heard::default();
     for (id, recipe) in (0..).zip(recipes) {
@@ -128,6 +132,37 @@ fn an_answer_is_the_same_alone_and_in_a_batch_with_drafts_and_without_from_the_c
         );
         assert_eq!(texts, alone, "{}, a small pool", like.name());
         assert!(stats.preempt_count > Some(0), "{}: {stats:?}", like.name());
+    }
+}
+
+#[test]
+fn a_draft_model_changes_no_answer_greedy_or_drawn() {
+    let dir = tempfile::tempdir().unwrap();
+    let prepared = prepared(&tiny(Like::Gpt2, dir.path()), Changes::default()).unwrap();
+    // The model itself, whose drafts are all accepted, and another one of the same tokenizer, whose hardly are.
+    let same = dir.path().join("gpt2");
+    let other = tiny(Like::Opt125m, dir.path());
+    let mut recipes = stress(&prepared);
+    recipes.truncate(4);
+    for recipe in &mut recipes {
+        (recipe.prompt, recipe.output_tokens) = (PromptRecipe::Synthetic { tokens: 40, prefix: None }, 21);
+    }
+    let drafting = |model: &Path| {
+        let Backend::Candle(mut config) = prepared.backends[0].config.clone() else { panic!("a model") };
+        let draft = serde_json::json!({ "kind": "draft", "model": model, "tokens": 3 });
+        config.speculative = serde_json::from_value(draft).unwrap();
+        let source = Source::find(&config, Path::new(".")).unwrap();
+        Local::open(&config, &Arc::new(source)).unwrap()
+    };
+    let drawn = Sampling { temperature: Some(0.8), seed: Some(3), ..Sampling::default() };
+    for sampling in [Sampling::default(), drawn] {
+        let (plain, _) = answers_by(&open(&prepared, |_| {}), &recipes, &sampling);
+        for (model, all) in [(&same, true), (&other, false)] {
+            let (texts, stats) = answers_by(&drafting(model), &recipes, &sampling);
+            assert_eq!(texts, plain, "{}", model.display());
+            assert!(stats.draft_tokens > Some(0), "{stats:?}");
+            assert_eq!(stats.accepted_tokens == stats.draft_tokens, all, "{stats:?}");
+        }
     }
 }
 

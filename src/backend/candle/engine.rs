@@ -14,13 +14,13 @@ use super::live::{Live, Stop, Tokens};
 use super::lookup::{Reach, look_up};
 use super::memory::Memory;
 use super::sampler::Choice;
-use super::worker::{Ask, Done, Forward, Job, Worker};
-use crate::backend::config::{Drafting, PromptLookup};
+use super::worker::{Ask, Done, Drafter, Forward, Job, Worker};
+use crate::backend::config::Drafting;
 use crate::backend::{EngineStats, Finish, RequestId, Sink, Stepped};
 use crate::engine::{Emission, KvCache, Limits, Request, Scheduled, Scheduler};
-use crate::plan::{PromptRecipe, Recipe, Sampling, text};
-use crate::record::{Outcome, Response, TokenSource};
-use crate::tokenizer::Hf;
+use crate::plan::{Content, Message, PromptRecipe, Recipe, Sampling, chat_text, text};
+use crate::record::{Outcome, Phase, Response, TokenSource};
+use crate::tokenizer::{Hf, Tokenizer};
 use crate::units::Ns;
 
 /// What an engine is made of, beside what computes.
@@ -51,6 +51,8 @@ pub struct Engine {
     pub(super) scheduler: Scheduler<Tokens>,
     worker: Worker,
     live: FxHashMap<RequestId, Live>,
+    /// Prompts and answers of the sessions that go on, token by token: the next turn finds its blocks.
+    said: FxHashMap<(Phase, u64), Vec<u32>>,
     /// Requests whose prompts are not looked at yet.
     inbox: VecDeque<(RequestId, Recipe)>,
     /// The sequences of the step in flight.
@@ -77,22 +79,24 @@ struct Settings {
     context: u32,
     end_tokens: Vec<u32>,
     bytes_per_token: u64,
-    lookup: Option<PromptLookup>,
+    drafting: Option<Drafting>,
     sampling: Sampling,
 }
 
 impl Engine {
-    /// An engine that computes by `forward`, whose blocks are those of `parts.cache`.
+    /// An engine that computes by `forward`, whose blocks are those of `parts.cache`. The drafter is there where drafts come
+    /// from a model.
     ///
     /// # Errors
     /// When the system lends no thread.
-    pub fn start(parts: Parts, forward: Box<dyn Forward>) -> std::io::Result<Self> {
-        let lookup = parts.speculative.map(|Drafting::PromptLookup(lookup)| lookup);
-        let limits = Limits { drafts: lookup.map_or(0, |lookup| lookup.tokens), ..parts.limits };
+    pub fn start(parts: Parts, forward: Box<dyn Forward>, drafter: Option<Drafter>) -> std::io::Result<Self> {
+        let drafts = parts.speculative.as_ref().map_or(0, Drafting::tokens);
+        let limits = Limits { drafts, ..parts.limits };
         Ok(Self {
             scheduler: Scheduler::new(limits, parts.cache.timed(nanoseconds)),
-            worker: Worker::start(forward)?,
+            worker: Worker::start(forward, drafter)?,
             live: FxHashMap::default(),
+            said: FxHashMap::default(),
             inbox: VecDeque::new(),
             batch: Vec::new(),
             spare: Some(Box::default()),
@@ -109,7 +113,7 @@ impl Engine {
                 context: parts.context,
                 end_tokens: parts.end_tokens,
                 bytes_per_token: parts.bytes_per_token,
-                lookup,
+                drafting: parts.speculative,
                 sampling: parts.sampling,
             },
         })
@@ -132,13 +136,23 @@ impl Engine {
     }
 
     /// The prompt's token ids. What is generated has exactly its tokens; a given text also has the special tokens that the
-    /// model expects around it.
+    /// model expects around it. A later turn of a session begins with the very tokens of those before.
     fn prompt(&self, recipe: &Recipe) -> Result<Vec<u32>, String> {
         let tokenizer = &*self.parts.tokenizer;
         if let PromptRecipe::Text { text, .. } = &recipe.prompt {
             return Ok(tokenizer.encode_whole(text));
         }
-        let ids = crate::tokenizer::Tokenizer::encode(tokenizer, &text(recipe, tokenizer));
+        let ids = match (&recipe.prompt, session(recipe).and_then(|key| self.said.get(&key))) {
+            (PromptRecipe::Chat { messages, .. }, Some(said)) => {
+                let is_answer = |message: &Message| matches!(message.content, Content::Answer { .. });
+                let new = messages.iter().rposition(is_answer).map_or(0, |at| at + 1);
+                let text = chat_text(&messages[new..], &mut |tokens, seed| tokenizer.text_of(tokens, seed));
+                let mut ids = said.clone();
+                ids.extend(tokenizer.encode(&format!(" {text}")));
+                ids
+            }
+            _ => tokenizer.encode(&text(recipe, tokenizer)),
+        };
         if ids.len() == recipe.prompt.tokens() as usize {
             return Ok(ids);
         }
@@ -176,8 +190,14 @@ impl Engine {
             top_p: sampling.top_p.unwrap_or(1.0) as f32,
             seed: sampling.seed.map_or(recipe.seed, i64::cast_unsigned),
         };
-        let reach = Reach::new(self.parts.lookup.map_or(0, |lookup| lookup.tokens));
-        let live = Live { tokens, prompt, forced: recipe.forced, choice, reach, kept: 0, stop: None };
+        let reach = Reach::new(self.parts.drafting.as_ref().map_or(0, Drafting::tokens));
+        let session = session(recipe);
+        if let Some(key) = &session {
+            self.said.remove(key);
+        }
+        let session = session.filter(|_| recipe.session.is_some_and(|turn| turn.has_next()));
+        let live =
+            Live { tokens, prompt, forced: recipe.forced, session, choice, reach, kept: 0, stop: None };
         self.live.insert(id, live);
         Ok(())
     }
@@ -203,12 +223,17 @@ impl Engine {
 
     /// Proposes what may come next in every answer that has begun.
     fn draft(&mut self) {
-        let Some(lookup) = &self.parts.lookup else { return };
+        let Some(drafting) = &self.parts.drafting else { return };
         for live in self.live.values() {
             let held = &mut *live.tokens.held();
             held.drafts.clear();
             if held.ids.len() > live.prompt as usize {
-                look_up(&held.ids, lookup, live.reach.drafts() as usize, &mut held.drafts);
+                let most = live.reach.drafts() as usize;
+                match drafting {
+                    Drafting::PromptLookup(lookup) => look_up(&held.ids, lookup, most, &mut held.drafts),
+                    // Room: the model proposes them in the step itself, when their blocks are known.
+                    Drafting::Model(_) => held.drafts.resize(most, 0),
+                }
             }
         }
     }
@@ -228,9 +253,10 @@ impl Engine {
         }
         self.kv_used = self.kv_used.max(self.scheduler.cache().pool().resident_tokens());
         job.clear();
+        let is_model = matches!(self.parts.drafting, Some(Drafting::Model(_)));
         for (sequence, scheduled) in (0..).zip(&self.batch) {
             if let Some(live) = self.live.get(&scheduled.id) {
-                put(&mut job, sequence, scheduled, live);
+                put(&mut job, sequence, scheduled, live, is_model);
             }
             job.blocks.extend(self.scheduler.blocks(scheduled).iter().map(|block| block.index()));
             job.ends.push(job.blocks.len() as u32);
@@ -289,11 +315,14 @@ impl Engine {
         let Some(live) = self.live.remove(&id) else { return };
         self.scheduler.cancel(id);
         let mut finish = Self::finish(emission.prompt_tokens, emission.preemptions, Outcome::Success, None);
+        let mut held = live.tokens.held();
+        let surplus = (emission.tokens - tokens) as usize;
+        let end = held.ids.len() - surplus;
+        held.ids.truncate(end);
+        if let Some(key) = live.session {
+            self.said.insert(key, held.ids.clone());
+        }
         if self.keeps_responses {
-            let mut held = live.tokens.held();
-            let surplus = (emission.tokens - tokens) as usize;
-            let end = held.ids.len() - surplus;
-            held.ids.truncate(end);
             let text = self.parts.answer(&held.ids[live.prompt as usize..]);
             let reason = if stop.is_some() { "stop" } else { "length" };
             finish.response = Some(Box::new(Response { text, finish_reason: Some(reason.into()) }));
@@ -353,15 +382,24 @@ impl Settings {
     }
 }
 
-/// Puts a sequence's tokens into a step.
-fn put(job: &mut Job, sequence: u32, scheduled: &Scheduled, live: &Live) {
+/// The session that a request is a turn of.
+fn session(recipe: &Recipe) -> Option<(Phase, u64)> {
+    recipe.session.map(|turn| (recipe.phase, turn.session))
+}
+
+/// Puts a sequence's tokens into a step, and into what a draft model computes.
+fn put(job: &mut Job, sequence: u32, scheduled: &Scheduled, live: &Live, is_model: bool) {
     let held = live.tokens.held();
     let known = scheduled.tokens - scheduled.drafts;
     let from = scheduled.context as usize;
     let drafts = &held.drafts[..scheduled.drafts as usize];
+    let row = |(position, token): (u32, &u32)| Row { token: *token, position, sequence };
+    if is_model {
+        let before = from - usize::from(scheduled.drafts > 0 && from > 0);
+        job.known.extend((before as u32..).zip(&held.ids[before..from + known as usize]).map(row));
+    }
     let tokens = held.ids[from..from + known as usize].iter().chain(drafts);
-    let rows = (scheduled.context..).zip(tokens);
-    job.rows.extend(rows.map(|(position, token)| Row { token: *token, position, sequence }));
+    job.rows.extend((scheduled.context..).zip(tokens).map(row));
     if scheduled.emits {
         let start = job.drafts.len() as u32;
         job.drafts.extend_from_slice(drafts);
@@ -370,6 +408,7 @@ fn put(job: &mut Job, sequence: u32, scheduled: &Scheduled, live: &Live) {
             wanted: job.wanted.len() as u32,
             drafts: (start, job.drafts.len() as u32),
             position: scheduled.position,
+            known: (job.known.len() as u32).saturating_sub(1),
             choice: live.choice,
         };
         job.wanted.extend(rows - scheduled.drafts - 1..rows);
@@ -462,14 +501,14 @@ impl Stepped for Engine {
         if !cache.reuses() {
             lacking("prefix_hit_rate", "the prefix cache is off");
         }
-        if self.parts.lookup.is_none() {
+        if self.parts.drafting.is_none() {
             lacking("spec_accept_rate", "speculation is off");
         }
         if cache.reuses() {
             stats.prefix_queried_tokens = Some(counters.queried_tokens);
             stats.prefix_hit_tokens = Some(counters.hit_tokens);
         }
-        if self.parts.lookup.is_some() {
+        if self.parts.drafting.is_some() {
             stats.draft_tokens = Some(counters.draft_tokens);
             stats.accepted_tokens = Some(counters.accepted_tokens);
         }

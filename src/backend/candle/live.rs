@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::lookup::Reach;
 use super::sampler::Choice;
 use crate::engine::Content;
+use crate::record::Phase;
 use crate::sample::key;
 
 /// The tokens of one request: the engine that computes them and the scheduler that names their blocks share them.
@@ -55,6 +56,8 @@ pub struct Live {
     pub(super) prompt: u32,
     /// Whether its length is forced: it goes on behind the tokens that end an answer.
     pub(super) forced: bool,
+    /// The session that it is a turn of, if another turn follows.
+    pub(super) session: Option<(Phase, u64)>,
     pub(super) choice: Choice,
     /// How many drafts it tries.
     pub(super) reach: Reach,

@@ -1,12 +1,14 @@
 //! A model that is ready to compute.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use indexmap::IndexMap;
 
 use super::model::{self, Kv, Model, Options, Row};
 use super::pool::{blocks, free_memory};
+use super::worker::Drafter;
 use super::{Engine, Forward, OpenError, Parts, Source};
 use crate::backend::config::{CandleBackend, Dtype};
 use crate::engine::{KvCache, Limits};
@@ -18,6 +20,10 @@ pub struct Local {
     config: CandleBackend,
     source: Arc<Source>,
     model: Arc<Mutex<Model>>,
+    /// What proposes drafts.
+    draft: Option<Arc<Mutex<Model>>>,
+    /// Rows of the embeddings of both.
+    vocabularies: (u32, u32),
     blocks: u32,
     bytes_per_token: u64,
     weight_bytes: u64,
@@ -44,23 +50,53 @@ impl Local {
             Dtype::Q8 => model::Dtype::Q8_0,
         };
         let options = Options { dtype, threads: threads as usize };
-        let model = Model::open(&source.checkpoint.path, &options)
-            .map_err(|error| OpenError::Model(error.to_string()))?;
-        let (bytes_per_token, weight_bytes) = (model.kv_bytes_per_token(), model.shape().weight_bytes);
-        let useful = u64::from(config.engine.max_num_seqs) * source.outline.context.unwrap_or(4096);
+        let open =
+            |path: &Path| Model::open(path, &options).map_err(|error| OpenError::Model(error.to_string()));
+        let model = open(&source.checkpoint.path)?;
+        let draft = source.draft.as_ref().map(|(checkpoint, _)| open(&checkpoint.path)).transpose()?;
+        let (mut bytes_per_token, mut weight_bytes) =
+            (model.kv_bytes_per_token(), model.shape().weight_bytes);
+        if let Some(draft) = &draft {
+            bytes_per_token += draft.kv_bytes_per_token();
+            weight_bytes += draft.shape().weight_bytes;
+        }
+        let rows = |model: &Model| model.shape().vocabulary as u32;
+        let vocabularies = (rows(&model), draft.as_ref().map_or(0, rows));
+        let useful = u64::from(config.engine.max_num_seqs) * source.context().unwrap_or(4096);
         let blocks = blocks(&config.kv, bytes_per_token, free_memory(), useful)?;
         let (config, source) = (config.clone(), Arc::clone(source));
         let model = Arc::new(Mutex::new(model));
-        Ok(Self { config, source, model, blocks, bytes_per_token, weight_bytes, threads })
+        let draft = draft.map(|draft| Arc::new(Mutex::new(draft)));
+        Ok(Self {
+            config,
+            source,
+            model,
+            draft,
+            vocabularies,
+            blocks,
+            bytes_per_token,
+            weight_bytes,
+            threads,
+        })
     }
 
     /// An engine for one cell.
     pub fn engine(&self, sampling: Sampling) -> Result<Engine, OpenError> {
         let wrong = |error: String| OpenError::Model(error);
         let size = self.config.kv.block_tokens;
-        let model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
-        let kv = model.kv(self.blocks, size).map_err(|error| wrong(error.to_string()))?;
-        drop(model);
+        let computing = |model: &Arc<Mutex<Model>>| {
+            let kv = model.lock().unwrap_or_else(PoisonError::into_inner).kv(self.blocks, size);
+            let kv = kv.map_err(|error| wrong(error.to_string()))?;
+            Ok::<_, OpenError>(Box::new(Computing { model: Arc::clone(model), kv }))
+        };
+        let forward = computing(&self.model)?;
+        let drafter = match &self.draft {
+            Some(draft) => {
+                let (model, reads) = self.vocabularies;
+                Some(Drafter { forward: computing(draft)?, proposes: model.min(reads), reads })
+            }
+            None => None,
+        };
         let limits = &self.config.engine;
         let parts = Parts {
             limits: Limits {
@@ -72,19 +108,18 @@ impl Local {
             },
             cache: KvCache::new(self.blocks, size, self.config.kv.prefix_cache),
             tokenizer: Arc::clone(&self.source.tokenizer),
-            context: self.source.outline.context.map_or(u32::MAX, |n| u32::try_from(n).unwrap_or(u32::MAX)),
+            context: self.source.context().map_or(u32::MAX, |n| u32::try_from(n).unwrap_or(u32::MAX)),
             end_tokens: self.source.outline.end_tokens.clone(),
             bytes_per_token: self.bytes_per_token,
             speculative: self.config.speculative.clone(),
             sampling,
         };
-        let forward = Computing { model: Arc::clone(&self.model), kv };
-        Engine::start(parts, Box::new(forward)).map_err(|error| wrong(format!("no thread: {error}")))
+        Engine::start(parts, forward, drafter).map_err(|error| wrong(format!("no thread: {error}")))
     }
 
     /// What it is, for reports: name to text, in order.
     pub fn details(&self) -> IndexMap<String, String> {
-        let Source { checkpoint, outline, tokenizer } = &*self.source;
+        let Source { checkpoint, outline, tokenizer, draft } = &*self.source;
         let mut details = IndexMap::new();
         let mut put = |name: &str, text: String| details.insert(name.to_owned(), text);
         put("Architecture", outline.architecture.clone());
@@ -105,7 +140,11 @@ impl Local {
         if let Some(revision) = &checkpoint.revision {
             put("Revision", revision.clone());
         }
-        for file in checkpoint.weights() {
+        if let Some((draft, outline)) = draft {
+            put("Draft model", format!("{}, {:.1}M parameters", draft.name, outline.parameters as f64 / 1e6));
+        }
+        let drafting = draft.iter().flat_map(|(draft, _)| draft.weights());
+        for file in checkpoint.weights().into_iter().chain(drafting) {
             let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
             put(&name, crate::checkpoint::fingerprint(&file).unwrap_or_else(|error| error.to_string()));
         }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::backend::config::CandleBackend;
+use crate::backend::config::{CandleBackend, DraftModel, Drafting};
 use crate::checkpoint::{Checkpoint, CheckpointError, Hub, Outline, Wanted};
 use crate::tokenizer::Hf;
 
@@ -16,6 +16,8 @@ pub struct Source {
     pub outline: Outline,
     /// Its tokenizer.
     pub tokenizer: Arc<Hf>,
+    /// The model that proposes drafts.
+    pub draft: Option<(Checkpoint, Outline)>,
 }
 
 /// Why a model can not be used.
@@ -33,6 +35,14 @@ pub enum OpenError {
         last: u32,
         /// Rows of the embedding.
         rows: u64,
+    },
+    /// The draft model speaks another language.
+    #[error(
+        "the draft model `{model}` has another tokenizer, so its tokens mean something else; name a smaller model of the same family"
+    )]
+    DraftTokenizer {
+        /// As the scenario names it.
+        model: String,
     },
     /// Nothing fits into the KV cache.
     #[error("`kv` holds {tokens} tokens, less than one block of {block_tokens}; make it larger")]
@@ -79,6 +89,30 @@ impl Source {
         {
             return Err(OpenError::Tokenizer { last: tokenizer.vocabulary() - 1, rows });
         }
-        Ok(Self { checkpoint, outline, tokenizer: Arc::new(tokenizer) })
+        let draft = match &config.speculative {
+            Some(Drafting::Model(draft)) => Some(Self::find_draft(draft, &tokenizer, dir, &hub)?),
+            _ => None,
+        };
+        Ok(Self { checkpoint, outline, tokenizer: Arc::new(tokenizer), draft })
+    }
+
+    fn find_draft(
+        draft: &DraftModel,
+        tokenizer: &Hf,
+        dir: &Path,
+        hub: &Hub,
+    ) -> Result<(Checkpoint, Outline), OpenError> {
+        let checkpoint = Checkpoint::find(&draft.model, draft.revision.as_deref(), dir, hub, Wanted::Model)?;
+        let outline = Outline::read(&checkpoint)?;
+        if !Hf::open(&checkpoint)?.is_same(tokenizer) {
+            return Err(OpenError::DraftTokenizer { model: draft.model.clone() });
+        }
+        Ok((checkpoint, outline))
+    }
+
+    /// The longest context that all models can compute.
+    pub fn context(&self) -> Option<u64> {
+        let drafts = self.draft.as_ref().and_then(|(_, outline)| outline.context);
+        [self.outline.context, drafts].into_iter().flatten().min()
     }
 }

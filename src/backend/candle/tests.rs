@@ -3,14 +3,15 @@ use std::sync::{Arc, LazyLock, Mutex};
 
 use proptest::prelude::*;
 
+use super::worker::Drafter;
 use super::*;
-use crate::backend::config::{Drafting, PromptLookup};
+use crate::backend::config::{DraftModel, Drafting, PromptLookup};
 use crate::backend::{Finish, RequestId, Sink, Stepped};
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::random::{Like, Random, Stored};
 use crate::engine::{KvCache, Limits};
-use crate::plan::{PromptRecipe, Recipe, Sampling};
-use crate::record::Outcome;
+use crate::plan::{Content, Message, PromptRecipe, Recipe, Role, Sampling};
+use crate::record::{Outcome, Turn};
 use crate::sample::key;
 use crate::tokenizer::{Hf, Tokenizer};
 use crate::units::Ns;
@@ -33,6 +34,8 @@ struct Fake {
     steps: Arc<Mutex<Vec<usize>>>,
     /// After so many steps it fails.
     fails_after: usize,
+    /// One token in so many is another one: a model that is nearly as good.
+    errs: u64,
 }
 
 fn next(seen: &[u32]) -> u32 {
@@ -70,7 +73,8 @@ impl Forward for Fake {
                 (0..=row.position).map(|position| self.slots[slot(row.sequence, position)]).collect();
             let start = self.logits.len();
             self.logits.resize(start + VOCABULARY as usize, 0.0);
-            self.logits[start + next(&seen) as usize] = 1.0;
+            let errs = self.errs != 0 && (seen.len() as u64).is_multiple_of(self.errs);
+            self.logits[start + (u64::from(next(&seen)) + u64::from(errs)) as usize] = 1.0;
         }
         then(&self.logits)
     }
@@ -90,6 +94,8 @@ struct Setup {
     blocks: u32,
     reuse: bool,
     speculative: bool,
+    /// Drafts come from a model, which errs as [`Fake::errs`] says.
+    draft_errs: Option<u64>,
     sequences: u32,
     budget: u32,
     sampling: Sampling,
@@ -103,6 +109,7 @@ impl Default for Setup {
             blocks: 256,
             reuse: true,
             speculative: false,
+            draft_errs: None,
             sequences: 16,
             budget: 64,
             sampling: Sampling::default(),
@@ -115,12 +122,19 @@ impl Default for Setup {
 impl Setup {
     fn start(&self) -> (Engine, Arc<Mutex<Vec<usize>>>) {
         let steps = Arc::new(Mutex::new(Vec::new()));
-        let fake = Fake {
+        let fake = |errs, steps| Fake {
             slots: vec![u32::MAX; (self.blocks * BLOCK) as usize],
             logits: Vec::new(),
-            steps: Arc::clone(&steps),
+            steps,
             fails_after: self.fails_after,
+            errs,
         };
+        let drafter = self.draft_errs.map(|errs| Drafter {
+            forward: Box::new(fake(errs, Arc::default())),
+            proposes: VOCABULARY as u32,
+            reads: VOCABULARY as u32,
+        });
+        let model = DraftModel { model: "smaller".into(), revision: None, tokens: 3 };
         let lookup = PromptLookup { tokens: 4, max_ngram: 3, min_ngram: 2 };
         let parts = Parts {
             limits: Limits {
@@ -135,10 +149,15 @@ impl Setup {
             context: 512,
             end_tokens: self.end_tokens.clone(),
             bytes_per_token: 4,
-            speculative: self.speculative.then_some(Drafting::PromptLookup(lookup)),
+            speculative: match (self.speculative, self.draft_errs) {
+                (false, _) => None,
+                (true, None) => Some(Drafting::PromptLookup(lookup)),
+                (true, Some(_)) => Some(Drafting::Model(model)),
+            },
             sampling: self.sampling.clone(),
         };
-        let mut engine = Engine::start(parts, Box::new(fake)).unwrap();
+        let fake = Box::new(fake(0, Arc::clone(&steps)));
+        let mut engine = Engine::start(parts, fake, drafter.filter(|_| self.speculative)).unwrap();
         engine.keep_responses();
         (engine, steps)
     }
@@ -255,6 +274,28 @@ fn drafts_change_how_tokens_come_and_not_which() {
 }
 
 #[test]
+fn a_draft_model_sees_what_the_model_sees() {
+    let recipes: Vec<Recipe> = (0..6).map(|index| recipe(index, 24, 60)).collect();
+    // One that is as good as the model: every draft is accepted, so none of its keys and values is missing or stale. Prompts
+    // come twice, from the cache the second time.
+    let setup = Setup { speculative: true, draft_errs: Some(0), ..Setup::default() };
+    let (engine, heard, steps) = play(&setup, &recipes);
+    assert_answers(&heard, &recipes);
+    let stats = engine.stats(0);
+    assert_eq!(stats.accepted_tokens, stats.draft_tokens, "{stats:?}");
+    assert!(stats.prefix_hit_tokens > Some(0), "{stats:?}");
+    // 60 tokens are 1 and 15 times 4.
+    assert!(steps.len() < 30, "{} steps", steps.len());
+    // One that errs at every fifth position.
+    let setup = Setup { draft_errs: Some(5), blocks: 60, ..setup };
+    let (engine, heard, _) = play(&setup, &recipes);
+    assert_answers(&heard, &recipes);
+    let stats = engine.stats(0);
+    assert!(stats.accepted_tokens > Some(0) && stats.accepted_tokens < stats.draft_tokens, "{stats:?}");
+    assert!(stats.preempt_count > Some(0), "the pool is small: {stats:?}");
+}
+
+#[test]
 fn an_answer_that_is_not_forced_ends_with_its_own_end() {
     let mut one = recipe(0, 24, 60);
     let answer = oracle(&prompt_ids(&one), 60);
@@ -342,6 +383,35 @@ fn a_cancelled_request_lets_go_while_it_is_computed() {
     assert_eq!(engine.scheduler.cache().pool().used(), 0);
 }
 
+#[test]
+fn a_later_turn_of_a_session_begins_with_the_tokens_of_those_before() {
+    let user = |seed| Message { role: Role::User, content: Content::Synthetic { tokens: 11, seed } };
+    let answer = Message {
+        role: Role::Assistant,
+        content: Content::Answer { tokens: 13, seed: 1, text: Some("not what is read".into()) },
+    };
+    let turn = |turn, messages: Vec<Message>| Recipe {
+        session: Some(Turn { session: 4, turn, turns: 2 }),
+        prompt: PromptRecipe::chat(messages.into(), None),
+        ..recipe(u64::from(turn), 0, 13)
+    };
+    let (first, second) = (turn(1, vec![user(1)]), turn(2, vec![user(1), answer, user(2)]));
+    let (mut engine, _) = Setup::default().start();
+    let mut heard = Heard::default();
+    for (id, recipe) in [(1, &first), (2, &second)] {
+        engine.submit(id, recipe, 0);
+        drive(&mut engine, &mut heard);
+    }
+    let ids = |seed| TOKENIZER.encode(&TOKENIZER.text_of(11, seed));
+    let mut whole = ids(1);
+    whole.extend(oracle(&whole, 13));
+    whole.extend(TOKENIZER.encode(&format!(" {}", TOKENIZER.text_of(11, 2))));
+    assert_eq!(heard.ends[&2].prompt_tokens, 35);
+    assert_eq!(heard.text(2), TOKENIZER.decode(&oracle(&whole, 13)));
+    // Blocks of four: 24 tokens of the first turn, less the last, which was never computed.
+    assert_eq!(engine.stats(0).prefix_hit_tokens, Some(20));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
@@ -352,17 +422,23 @@ proptest! {
         budget in 1_u32..80,
         reuse: bool,
         speculative: bool,
+        draft_errs in prop::option::of(0_u64..6),
     ) {
         let recipes: Vec<Recipe> =
             (0..).zip(&lengths).map(|(index, (prompt, output))| recipe(index, *prompt, *output)).collect();
-        let setup = Setup { blocks, reuse, speculative, sequences, budget, ..Setup::default() };
+        let setup = Setup { blocks, reuse, speculative, draft_errs, sequences, budget, ..Setup::default() };
         let (mut engine, heard, _) = play(&setup, &recipes);
         assert_answers(&heard, &recipes);
         prop_assert_eq!(engine.scheduler.check(), Ok(()));
     }
 
     #[test]
-    fn draws_do_not_depend_on_the_batch_either(seed: i64, speculative: bool, sequences in 1_u32..4) {
+    fn draws_do_not_depend_on_the_batch_either(
+        seed: i64,
+        speculative: bool,
+        draft_errs in prop::option::of(0_u64..6),
+        sequences in 1_u32..4,
+    ) {
         let recipes: Vec<Recipe> = (0..3).map(|index| recipe(index, 24, 30)).collect();
         let sampling = Sampling { temperature: Some(0.3), top_p: Some(0.95), seed: Some(seed), ..Sampling::default() };
         let texts = |setup: Setup| {
@@ -370,7 +446,7 @@ proptest! {
             (0..3).map(|id| heard.text(id).to_owned()).collect::<Vec<_>>()
         };
         let alone = texts(Setup { sequences: 1, sampling: sampling.clone(), ..Setup::default() });
-        let batched = texts(Setup { speculative, sequences, sampling, ..Setup::default() });
+        let batched = texts(Setup { speculative, draft_errs, sequences, sampling, ..Setup::default() });
         prop_assert_eq!(alone, batched);
     }
 }

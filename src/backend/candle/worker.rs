@@ -29,8 +29,21 @@ pub struct Ask {
     pub drafts: (u32, u32),
     /// The output position of the first token.
     pub position: u32,
+    /// Its last known token among [`Job::known`].
+    pub known: u32,
     /// How tokens are chosen.
     pub choice: Choice,
+}
+
+/// A smaller model that proposes tokens.
+pub struct Drafter {
+    /// It. Its keys and values lie in blocks of the same numbers.
+    pub forward: Box<dyn Forward>,
+    /// It proposes tokens below this one only: those that both models know.
+    pub proposes: u32,
+    /// Tokens that it can read. Models of one family fill up their embeddings to different lengths; a token behind it is read as
+    /// its last one.
+    pub reads: u32,
 }
 
 /// A step to compute, and what came of it. Its memory goes back and forth.
@@ -44,8 +57,11 @@ pub struct Job {
     pub ends: Vec<u32>,
     /// Rows whose logits are wanted.
     pub wanted: Vec<u32>,
-    /// The drafts of all sequences.
+    /// The drafts of all sequences; with a draft model, room for them.
     pub drafts: Vec<u32>,
+    /// What a draft model computes first: every row that is no draft, and the one before those that drafts follow, which it
+    /// has not seen when it was a draft that was accepted. Empty without one.
+    pub known: Vec<Row>,
     /// One for each sequence that emits.
     pub asks: Vec<Ask>,
     /// The chosen tokens, ask by ask: the drafts that were accepted and the token behind them.
@@ -62,15 +78,28 @@ impl Job {
         self.ends.clear();
         self.wanted.clear();
         self.drafts.clear();
+        self.known.clear();
         self.asks.clear();
         self.chosen.clear();
         self.counts.clear();
     }
 
-    fn compute(&mut self, forward: &mut dyn Forward, sampler: &mut Sampler) -> Result<(), String> {
+    fn compute(
+        &mut self,
+        forward: &mut dyn Forward,
+        drafter: Option<&mut Drafter>,
+        sampler: &mut Sampler,
+    ) -> Result<(), String> {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
         let tables: Vec<&[u32]> =
             starts.zip(&self.ends).map(|(start, end)| &self.blocks[start as usize..*end as usize]).collect();
+        if let Some(drafter) = drafter {
+            let (rows, drafts) = (&mut self.rows, &mut self.drafts);
+            propose(drafter, sampler, &self.known, &tables, &self.asks, |ask, index, token| {
+                drafts[(ask.drafts.0 + index) as usize] = token;
+                rows[(self.wanted[ask.wanted as usize] + 1 + index) as usize].token = token;
+            })?;
+        }
         let (chosen, counts) = (&mut self.chosen, &mut self.counts);
         let (asks, drafts, wanted) = (&self.asks, &self.drafts, self.wanted.len());
         forward.step(&self.rows, &tables, &self.wanted, &mut |logits| {
@@ -81,9 +110,7 @@ impl Job {
                 let before = chosen.len();
                 for (row, position) in rows.zip(ask.position..) {
                     let draft = drafts.get(chosen.len() - before);
-                    let token = sampler
-                        .choose(row, &ask.choice, position)
-                        .map_err(|_| "the model computed logits that are no numbers".to_owned())?;
+                    let token = sampler.choose(row, &ask.choice, position).map_err(|_| NO_NUMBERS)?;
                     chosen.push(token);
                     if draft != Some(&token) {
                         break;
@@ -93,6 +120,51 @@ impl Job {
             }
             Ok(())
         })
+    }
+}
+
+const NO_NUMBERS: &str = "the model computed logits that are no numbers";
+
+/// Has the draft model compute what is known, and then go on alone, one token after another for all sequences at once.
+/// `put` takes a draft and its place among those of its ask.
+fn propose(
+    drafter: &mut Drafter,
+    sampler: &mut Sampler,
+    known: &[Row],
+    tables: &[&[u32]],
+    asks: &[Ask],
+    mut put: impl FnMut(&Ask, u32, u32),
+) -> Result<(), String> {
+    let count = |ask: &Ask| ask.drafts.1 - ask.drafts.0;
+    let mut asks: Vec<&Ask> = asks.iter().filter(|ask| count(ask) > 0).collect();
+    let read = |token: u32| token.min(drafter.reads - 1);
+    let mut rows: Vec<Row> = known.iter().map(|row| Row { token: read(row.token), ..*row }).collect();
+    let mut wanted: Vec<u32> = asks.iter().map(|ask| ask.known).collect();
+    let mut index = 0;
+    loop {
+        let mut next = Vec::with_capacity(asks.len());
+        let vocabulary = drafter.proposes as usize;
+        drafter.forward.step(&rows, tables, &wanted, &mut |logits| {
+            let width = logits.len().checked_div(wanted.len()).unwrap_or(0);
+            for (at, ask) in asks.iter().enumerate() {
+                let logits = &logits[at * width..][..width.min(vocabulary)];
+                let token =
+                    sampler.choose(logits, &ask.choice, ask.position + index).map_err(|_| NO_NUMBERS)?;
+                put(ask, index, token);
+                let before = rows[wanted[at] as usize];
+                next.push(Row { token, position: before.position + 1, ..before });
+            }
+            Ok(())
+        })?;
+        index += 1;
+        let mut goes_on = asks.iter().map(|ask| count(ask) > index);
+        next.retain(|_| goes_on.next() == Some(true));
+        asks.retain(|ask| count(ask) > index);
+        if asks.is_empty() {
+            return Ok(());
+        }
+        wanted = (0..asks.len() as u32).collect();
+        rows = next;
     }
 }
 
@@ -109,13 +181,13 @@ pub struct Worker {
 
 impl Worker {
     /// Starts the thread.
-    pub fn start(mut forward: Box<dyn Forward>) -> std::io::Result<Self> {
+    pub fn start(mut forward: Box<dyn Forward>, mut drafter: Option<Drafter>) -> std::io::Result<Self> {
         let (jobs, received) = channel::<Box<Job>>();
         let (sent, done) = channel();
         let thread = std::thread::Builder::new().name("forward".into()).spawn(move || {
             let mut sampler = Sampler::default();
             while let Ok(mut job) = received.recv() {
-                let computed = job.compute(forward.as_mut(), &mut sampler);
+                let computed = job.compute(forward.as_mut(), drafter.as_mut(), &mut sampler);
                 if sent.send(computed.map(|()| job)).is_err() {
                     return;
                 }

@@ -93,10 +93,22 @@ crate::union! {
     /// Where draft tokens come from.
     pub enum Drafting {
         "prompt_lookup" => PromptLookup(PromptLookup),
+        "draft" => Model(DraftModel),
     }
     examples [
         { "kind": "prompt_lookup", "tokens": 4 },
+        { "kind": "draft", "model": "HuggingFaceTB/SmolLM2-135M", "tokens": 4 },
     ]
+}
+
+impl Drafting {
+    /// The most drafts per step.
+    pub fn tokens(&self) -> u32 {
+        match self {
+            Self::PromptLookup(lookup) => lookup.tokens,
+            Self::Model(draft) => draft.tokens,
+        }
+    }
 }
 
 /// Drafts are copied from where the last words stood before, in the prompt or the answer: good for summaries, edits and
@@ -116,6 +128,24 @@ pub struct PromptLookup {
     #[serde(default = "two")]
     #[schemars(range(min = 1, max = 16))]
     pub min_ngram: u32,
+}
+
+/// Drafts come from a smaller model with the same tokenizer. It computes every prompt too, and its keys and values lie in the
+/// same blocks as the model's: the KV cache holds both. A draft counts when the model would have chosen it too, by the same
+/// seeded draw where `temperature` is above 0; so answers are those of the model alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DraftModel {
+    /// The smaller model, named as `model` is.
+    #[schemars(length(min = 1))]
+    pub model: String,
+    /// Its branch, tag or commit of the hub. Default `main`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    /// At most so many drafts per step. Fewer are tried while few are accepted. Default 4.
+    #[serde(default = "four")]
+    #[schemars(range(min = 1, max = 64))]
+    pub tokens: u32,
 }
 
 fn four() -> u32 {

@@ -1,11 +1,12 @@
-//! GGUF files in every format that is read, against the quantized models of candle-transformers, which read the same file.
+//! GGUF files in every format that is read, against the GGUF models of candle-transformers. Those get the weights as candle
+//! widens them, since they round activations in another way. Its Gemma 3 has SiLU where the model has GELU, so it is not asked.
 
 use std::fs::File;
 use std::path::Path;
 
 use candle_core::quantized::{GgmlDType, QTensor, gguf_file};
 use candle_core::{Device, Tensor};
-use candle_transformers::models::{quantized_gemma3, quantized_llama, quantized_qwen2};
+use candle_transformers::models::{quantized_llama, quantized_qwen2};
 use gguf_file::Value;
 use sagebench::backend::candle::model::{Dtype, Model, Options, Row};
 
@@ -20,7 +21,7 @@ const PROMPT: [u32; 9] = [3, 250, 17, 99, 3, 250, 44, 201, 7];
 
 /// Numbers around `mean`, a pure function of the name.
 fn tensor(name: &str, shape: &[usize], mean: f32, scale: f32) -> Tensor {
-    let mut state = name.bytes().fold(7_u64, |state, byte| state * 31 + u64::from(byte));
+    let mut state = name.bytes().fold(7_u64, |state, byte| state.wrapping_mul(31).wrapping_add(byte.into()));
     let mut number = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         mean + scale * ((state >> 40) as f32 / 8_388_608.0 - 1.0)
@@ -29,12 +30,17 @@ fn tensor(name: &str, shape: &[usize], mean: f32, scale: f32) -> Tensor {
     Tensor::from_vec(numbers, shape, &Device::Cpu).unwrap()
 }
 
-/// A small model of an architecture, its matrices in one format.
-fn write(path: &Path, architecture: &str, kind: GgmlDType) {
+/// A small model of an architecture, its matrices in one format, or widened from it.
+fn write(path: &Path, architecture: &str, kind: GgmlDType, is_widened: bool) {
     let mut tensors: Vec<(String, QTensor)> = Vec::new();
     let mut matrix = |name: String, rows: usize, columns: usize| {
         let numbers = tensor(&name, &[rows, columns], 0.0, 0.12);
-        tensors.push((name, QTensor::quantize(&numbers, kind).unwrap()));
+        let mut stored = QTensor::quantize(&numbers, kind).unwrap();
+        if is_widened {
+            let wide = stored.dequantize(&Device::Cpu).unwrap();
+            stored = QTensor::quantize(&wide, GgmlDType::F32).unwrap();
+        }
+        tensors.push((name, stored));
     };
     matrix("token_embd.weight".into(), VOCABULARY, HIDDEN);
     for layer in 0..LAYERS {
@@ -64,14 +70,6 @@ fn write(path: &Path, architecture: &str, kind: GgmlDType) {
                 vector(at(name), length, 0.0);
             }
         }
-        if architecture == "gemma3" {
-            for name in ["attn_q_norm.weight", "attn_k_norm.weight"] {
-                vector(at(name), HIDDEN / HEADS, 1.0);
-            }
-            for name in ["post_attention_norm.weight", "post_ffw_norm.weight"] {
-                vector(at(name), HIDDEN, 1.0);
-            }
-        }
     }
     let mut metadata = vec![("general.architecture".to_owned(), Value::String(architecture.to_owned()))];
     let mut put = |name: &str, value: Value| metadata.push((format!("{architecture}.{name}"), value));
@@ -90,9 +88,6 @@ fn write(path: &Path, architecture: &str, kind: GgmlDType) {
     }
     put("attention.layer_norm_rms_epsilon", Value::F32(1e-5));
     put("rope.freq_base", Value::F32(10_000.0));
-    if architecture == "gemma3" {
-        put("attention.sliding_window", Value::U32(256));
-    }
     let metadata: Vec<(&str, &Value)> = metadata.iter().map(|(name, value)| (name.as_str(), value)).collect();
     let tensors: Vec<(&str, &QTensor)> =
         tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
@@ -108,10 +103,7 @@ fn theirs(path: &Path, architecture: &str) -> Vec<f32> {
         "llama" => quantized_llama::ModelWeights::from_gguf(content, &mut file, &Device::Cpu)
             .unwrap()
             .forward(&input, 0),
-        "qwen2" => quantized_qwen2::ModelWeights::from_gguf(content, &mut file, &Device::Cpu)
-            .unwrap()
-            .forward(&input, 0),
-        _ => quantized_gemma3::ModelWeights::from_gguf(content, &mut file, &Device::Cpu)
+        _ => quantized_qwen2::ModelWeights::from_gguf(content, &mut file, &Device::Cpu)
             .unwrap()
             .forward(&input, 0),
     };
@@ -119,8 +111,8 @@ fn theirs(path: &Path, architecture: &str) -> Vec<f32> {
 }
 
 /// What the core says; the prompt in two steps.
-fn ours(path: &Path) -> Vec<f32> {
-    let mut model = Model::open(path, &Options { dtype: Dtype::Auto, threads: 1 }).unwrap();
+fn ours(path: &Path, dtype: Dtype) -> Vec<f32> {
+    let mut model = Model::open(path, &Options { dtype, threads: 1 }).unwrap();
     let mut kv = model.kv(2, 8).unwrap();
     let rows: Vec<Row> =
         (0..).zip(PROMPT).map(|(position, token)| Row { token, position, sequence: 0 }).collect();
@@ -137,33 +129,34 @@ fn distance(found: &[f32], expected: &[f32]) -> f64 {
     (off / expected.iter().map(|x| square(*x)).sum::<f64>()).sqrt()
 }
 
-#[test]
-fn every_format_of_gguf_gives_the_logits_of_candle_transformers() {
-    use GgmlDType::{F16, F32, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
+/// The same weights in 32 bits give the same logits. As they are stored, activations are rounded to eight bits.
+fn hold(architecture: &str, kind: GgmlDType, rounding: f64) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("model.gguf");
-    // Both round activations, to blocks of 32 or of 256 numbers; formats without a kernel are rounded once more, to Q8_0.
-    let exact = [(F32, 1e-4), (F16, 2e-3)];
-    let rounded = [Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4K, Q6K].map(|kind| (kind, 0.02));
-    let twice = [Q2K, Q3K, Q5K].map(|kind| (kind, 0.03));
-    for (kind, most) in exact.into_iter().chain(rounded).chain(twice) {
-        write(&path, "llama", kind);
-        let off = distance(&ours(&path), &theirs(&path, "llama"));
-        assert!(off < most, "llama in {kind:?}: the logits are {off:.5} apart");
+    write(&path, architecture, kind, true);
+    let expected = theirs(&path, architecture);
+    write(&path, architecture, kind, false);
+    for (dtype, most) in [(Dtype::F32, 1e-4), (Dtype::Auto, rounding)] {
+        let off = distance(&ours(&path, dtype), &expected);
+        assert!(off < most, "{architecture} in {kind:?} as {dtype:?}: the logits are {off:.5} apart");
     }
 }
 
 #[test]
-fn every_architecture_of_gguf_gives_the_logits_of_candle_transformers() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("model.gguf");
-    for architecture in ["qwen2", "gemma3"] {
-        for (kind, most) in [(GgmlDType::F32, 1e-4), (GgmlDType::Q4K, 0.02)] {
-            write(&path, architecture, kind);
-            let off = distance(&ours(&path), &theirs(&path, architecture));
-            assert!(off < most, "{architecture} in {kind:?}: the logits are {off:.5} apart");
-        }
+fn every_format_of_gguf_gives_the_logits_of_candle_transformers() {
+    use GgmlDType::{F16, F32, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
+    for (kind, rounding) in [(F32, 1e-4), (F16, 2e-3)] {
+        hold("llama", kind, rounding);
     }
+    for kind in [Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2K, Q3K, Q4K, Q5K, Q6K] {
+        hold("llama", kind, 0.04);
+    }
+}
+
+#[test]
+fn biases_of_gguf_are_added_as_candle_transformers_does() {
+    hold("qwen2", GgmlDType::F32, 1e-4);
+    hold("qwen2", GgmlDType::Q4K, 0.04);
 }
 
 #[test]
@@ -174,7 +167,7 @@ fn a_gguf_file_that_can_not_be_computed_is_told_by_its_place() {
         let opened = Model::open(&path, &Options { dtype: Dtype::Auto, threads: 1 });
         opened.err().map(|error| error.to_string().replace(dir.path().to_str().unwrap(), "DIR"))
     };
-    write(&path, "llama", GgmlDType::Q8_0);
+    write(&path, "llama", GgmlDType::Q8_0, false);
     assert_eq!(error(), None);
     let whole = std::fs::read(&path).unwrap();
     // Cut in the weights, in the header and in the first word.

@@ -19,7 +19,7 @@ use crate::backend::config::Drafting;
 use crate::backend::{EngineStats, Finish, RequestId, Sink, Stepped};
 use crate::engine::{Emission, KvCache, Limits, Request, Scheduled, Scheduler};
 use crate::plan::{Content, Message, PromptRecipe, Recipe, Sampling, chat_text, text};
-use crate::record::{Outcome, Phase, Response, TokenSource};
+use crate::record::{Outcome, Phase, Response, TokenSource, Turn};
 use crate::tokenizer::{Hf, Tokenizer};
 use crate::units::Ns;
 
@@ -195,7 +195,7 @@ impl Engine {
         if let Some(key) = &session {
             self.said.remove(key);
         }
-        let session = session.filter(|_| recipe.session.is_some_and(|turn| turn.has_next()));
+        let session = session.filter(|_| recipe.session.is_some_and(Turn::has_next));
         let live =
             Live { tokens, prompt, forced: recipe.forced, session, choice, reach, kept: 0, stop: None };
         self.live.insert(id, live);

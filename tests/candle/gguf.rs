@@ -1,5 +1,5 @@
 //! GGUF files in every format that is read, against the GGUF models of candle-transformers. Those get the weights as candle
-//! widens them, since they round activations in another way. Its Gemma 3 has SiLU where the model has GELU, so it is not asked.
+//! widens them, since they round activations in another way. Its Gemma 3 has `SiLU` where the model has `GELU`, so it is not asked.
 
 use std::fs::File;
 use std::path::Path;

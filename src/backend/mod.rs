@@ -107,8 +107,9 @@ impl From<&crate::engine::KvCache> for KvStanding {
 /// A server. Requests go out and answers come in on threads of its own; whoever drives it sleeps in [`Self::next`].
 /// All times are nanoseconds since the T0 of [`Self::begin`].
 pub trait Live {
-    /// A cell begins. Nothing is in flight. With `keep_responses`, each success is told with its [`Response`].
-    fn begin(&mut self, plan: &WorkloadPlan, keep_responses: bool);
+    /// A cell begins, of these workloads in the order of [`Recipe::lane`]. Nothing is in flight. With `keep_responses`, each
+    /// success is told with its [`Response`].
+    fn begin(&mut self, plans: &[&WorkloadPlan], keep_responses: bool);
 
     /// What makes the bytes of requests ahead of the time at which they are sent.
     fn renderer(&self) -> Arc<dyn Render>;
@@ -284,6 +285,8 @@ pub struct BatchSize {
 pub struct InjectedFault {
     /// The index of the request that it hit, in the measured phase; `None` when it struck the engine as a whole.
     pub index: Option<u64>,
+    /// The place of that request's workload in its group; 0 outside groups.
+    pub lane: u32,
     /// The action's kind, such as `http_status`.
     pub action: String,
     /// When it struck.

@@ -12,7 +12,7 @@ use crate::backend::candle::Local;
 use crate::backend::config::{Backend, Clock};
 use crate::gate::{Facts, exit, outcome};
 use crate::measure::{
-    Capacity, CellInput, Metrics, Reuse, Samples, Setting, Validity, check_reports, curves, errors, host,
+    Capacity, CellInput, Metrics, Reason, Reuse, Samples, Setting, Validity, check_reports, curves, errors, host,
     metrics, own_memory, rounded, timeline, validity,
 };
 use crate::plan::config::Load;
@@ -81,8 +81,15 @@ pub fn assemble(
     report.backends =
         (0..).zip(&prepared.backends).map(|(at, own)| backend_report(&campaign, at, own)).collect();
     let rows = table(&prepared.plan);
-    report.cells =
-        groups.iter().map(|group| cell_report(&campaign, group, &rows[group.workload].load)).collect();
+    let load =
+        |position: usize| match (prepared.plan.group(position as u32), prepared.plan.group_of(position)) {
+            (Some(group), _) => group.words(&prepared.plan.workloads),
+            (None, Some(group)) => {
+                format!("{}; in {}", rows[position].load, prepared.plan.groups[group].name)
+            }
+            (None, None) => rows[position].load.clone(),
+        };
+    report.cells = groups.iter().map(|group| cell_report(&campaign, group, load(group.workload))).collect();
     let facts = Facts {
         judgements: &judgements,
         inconclusive: prepared.scenario.gates.inconclusive,
@@ -204,7 +211,29 @@ fn group<'a>(campaign: &'a Campaign<'_>) -> Vec<Group<'a>> {
         keyed.entry((cell.key.workload as usize, cell.key.backend as usize)).or_default().push(cell);
     }
     keyed.sort_unstable_keys();
-    keyed.into_iter().map(|((workload, backend), cells)| pooled(campaign, workload, backend, cells)).collect()
+    // What stands for groups comes behind all workloads, and looks at those.
+    let mut groups = Vec::with_capacity(keyed.len());
+    for ((workload, backend), cells) in keyed {
+        groups.push(pooled(campaign, workload, backend, cells, &groups));
+    }
+    groups
+}
+
+/// What stands against the measurement of a group: whatever does against one of its workloads.
+fn of_members(campaign: &Campaign<'_>, workload: usize, backend: usize, groups: &[Group<'_>]) -> Vec<Reason> {
+    let Some(own) = campaign.prepared.plan.group(workload as u32) else { return Vec::new() };
+    let is_own = |group: &&Group<'_>| {
+        group.backend == backend && own.members.iter().any(|member| member.workload == group.workload)
+    };
+    let invalid = groups.iter().filter(is_own).filter(|group| !group.validity.valid);
+    let reasons = invalid.flat_map(|group| {
+        let named = |reason: &Reason| Reason {
+            name: reason.name.clone(),
+            text: format!("{}: {}", group.plan.name, reason.text),
+        };
+        group.validity.reasons.iter().map(named).collect::<Vec<_>>()
+    });
+    reasons.collect()
 }
 
 fn pooled<'a>(
@@ -212,9 +241,10 @@ fn pooled<'a>(
     workload: usize,
     backend: usize,
     cells: Vec<&'a Cell>,
+    before: &[Group<'a>],
 ) -> Group<'a> {
     let prepared = campaign.prepared;
-    let plan = &prepared.plan.workloads[workload];
+    let plan = prepared.plan.at(workload as u32);
     let chosen = &prepared.backends[backend];
     let samples = if let [cell] = cells.as_slice() {
         Cow::Borrowed(&cell.taken.samples)
@@ -244,7 +274,10 @@ fn pooled<'a>(
             .collect(),
         reuse: chosen.config.server().and_then(|_| reuse(plan, &cells)),
     };
-    let validity = validity(&setting, &samples, &prepared.scenario.validity);
+    let mut validity = validity(&setting, &samples, &prepared.scenario.validity);
+    let reasons = of_members(campaign, workload, backend, before);
+    validity.valid &= reasons.is_empty();
+    validity.reasons.extend(reasons);
     let metrics = cell_metrics(campaign, plan, backend, &cells, &samples, &validity);
     let single =
         |cell: &&Cell| cell_metrics(campaign, plan, backend, &[*cell], &cell.taken.samples, &validity);
@@ -319,7 +352,7 @@ fn checks_of(plan: &WorkloadPlan) -> Vec<(String, String)> {
     kinds.map(|(name, kind)| (name.to_owned(), kind.to_owned())).collect()
 }
 
-fn cell_report(campaign: &Campaign<'_>, group: &Group<'_>, load: &str) -> CellReport {
+fn cell_report(campaign: &Campaign<'_>, group: &Group<'_>, load: String) -> CellReport {
     let prepared = campaign.prepared;
     let plan = group.plan;
     let first = group.cells.first();
@@ -329,7 +362,14 @@ fn cell_report(campaign: &Campaign<'_>, group: &Group<'_>, load: &str) -> CellRe
         backend: Some(group.chosen.name.clone()),
         point: plan.point.clone(),
         description: prepared.scenario.workloads.get(&plan.name).and_then(|w| w.description.clone()),
-        load: Some(load.to_owned()),
+        load: Some(load),
+        group: prepared.plan.group_of(group.workload).map(|at| prepared.plan.groups[at].name.clone()),
+        members: match prepared.plan.group(group.workload as u32) {
+            Some(own) => {
+                own.members.iter().map(|at| prepared.plan.workloads[at.workload].name.clone()).collect()
+            }
+            None => Vec::new(),
+        },
         schedule_digest: Some(prepared.plan.workload_digests[group.workload].clone()),
         metrics: group.metrics.flat(),
         repeats: group.repeats.iter().map(Metrics::flat).collect(),
@@ -363,7 +403,9 @@ fn faults(cell: &Cell) -> impl Iterator<Item = FaultEntry> {
 
 /// The cells' requests, with the names they are written under.
 fn records_of(prepared: &Prepared, cells: Vec<Cell>) -> Vec<CellRecords> {
-    let named = cells.into_iter().map(|cell| CellRecords {
+    // What stands for a group has the requests of its workloads.
+    let own = cells.into_iter().filter(|cell| prepared.plan.group(cell.key.workload).is_none());
+    let named = own.map(|cell| CellRecords {
         workload: prepared.plan.workloads[cell.key.workload as usize].name.clone(),
         backend: prepared.backends[cell.key.backend as usize].name.clone(),
         repeat: cell.key.repeat,

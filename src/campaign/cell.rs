@@ -13,7 +13,7 @@ use crate::metric::METRICS;
 use crate::record::{GapRun, Outcome, Phase, Record};
 use crate::report::config::Records;
 use crate::report::{SearchReport, TokenLog};
-use crate::run::{CellKey, Played};
+use crate::run::{CellKey, Ending, Played};
 use crate::units::Ns;
 
 /// What playing a cell came to.
@@ -33,6 +33,14 @@ pub struct Cell {
     pub fired: Option<Fired>,
     /// Its search, where it searches; the rest is the probe that stands for it.
     pub searched: Option<Searched>,
+}
+
+impl Cell {
+    /// Whether a signal cut it off.
+    pub fn is_interrupted(&self) -> bool {
+        let cut = matches!(self.played.ending, Ending::Interrupted(_));
+        cut || self.searched.as_ref().is_some_and(|searched| searched.interrupted)
+    }
 }
 
 /// What a search came to.
@@ -58,7 +66,7 @@ pub struct Taken {
 impl Taken {
     /// None yet.
     pub fn new(prepared: &Prepared, key: CellKey) -> Self {
-        let plan = &prepared.plan.workloads[key.workload as usize];
+        let plan = prepared.plan.at(key.workload);
         let backend = &prepared.backends[key.backend as usize].name;
         let log = || TokenLog::new(&plan.name, backend, key.repeat);
         let tokens = (prepared.scenario.records == Records::Tokens).then(log);

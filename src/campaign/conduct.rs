@@ -206,7 +206,7 @@ fn start_of_segment(prepared: &Prepared, campaign: &Campaign<'_>) -> f64 {
     if prepared.is_virtual() { 0.0 } else { unix(campaign.started) }
 }
 
-fn unix(time: SystemTime) -> f64 {
+pub(super) fn unix(time: SystemTime) -> f64 {
     time.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
@@ -282,8 +282,10 @@ fn play_all(
         let virtual_start = campaign.cells.iter().map(|cell| cell.end_time).fold(0.0, f64::max);
         let (journal, known) = (&mut earlier.journal, &mut earlier.cells);
         let mut player = Player { campaign, key, plan, chosen, settings, journal, progress, servers };
-        let cell = if plan.search.is_some() {
-            player.search(known, virtual_start)?
+        let cells = if let Some(group) = prepared.plan.group(key.workload) {
+            player.group(group, known, virtual_start)?
+        } else if plan.search.is_some() {
+            vec![player.search(known, virtual_start)?]
         } else {
             let done = known.remove(&key).unwrap_or_default();
             if let (Some(played), Some(start_time)) = (&done.played, done.start_time) {
@@ -291,12 +293,11 @@ fn play_all(
                 campaign.cells.push(restored(key, taken, &done, played.clone(), start_time));
                 continue;
             }
-            player.play(&done, virtual_start)?
+            vec![player.play(&done, virtual_start)?]
         };
-        let interrupted = matches!(cell.played.ending, Ending::Interrupted(_))
-            || cell.searched.as_ref().is_some_and(|searched| searched.interrupted);
-        let is_fired = cell.fired.is_some();
-        campaign.cells.push(cell);
+        let interrupted = cells.iter().any(Cell::is_interrupted);
+        let is_fired = cells.iter().any(|cell| cell.fired.is_some());
+        campaign.cells.extend(cells);
         if is_fired {
             return Ok(());
         }
@@ -317,12 +318,21 @@ fn play_all(
     Ok(())
 }
 
-/// The cells in the order they are played: workload by workload, in each repeat on every backend, A B and then B A, so that a
-/// drift of the machine favours neither. Where servers are started for the run, backend by backend, so that only one of them
-/// runs at a time.
+/// The cells in the order they are played: workload by workload (a group where its first one stands), in each repeat on
+/// every backend, A B and then B A, so that a drift of the machine favours neither. Where servers are started for the run,
+/// backend by backend, so that only one of them runs at a time.
 fn order(prepared: &Prepared) -> Vec<CellKey> {
     let mut keys = Vec::new();
-    for (workload, plan) in (0..).zip(&prepared.plan.workloads) {
+    let workloads = (0..).zip(&prepared.plan.workloads);
+    let mut played: Vec<usize> = Vec::new();
+    for (mut workload, plan) in workloads {
+        if let Some(group) = prepared.plan.group_of(workload as usize) {
+            if played.contains(&group) {
+                continue;
+            }
+            played.push(group);
+            workload = (prepared.plan.workloads.len() + group) as u32;
+        }
         for repeat in 0..plan.repeats {
             let backends = prepared.backends.len() as u32;
             let turn = |at: u32| if repeat.is_multiple_of(2) { at } else { backends - 1 - at };
@@ -336,8 +346,8 @@ fn order(prepared: &Prepared) -> Vec<CellKey> {
 }
 
 /// A cell's workload and backend.
-fn of(prepared: &Prepared, key: CellKey) -> (&WorkloadPlan, &Chosen) {
-    (&prepared.plan.workloads[key.workload as usize], &prepared.backends[key.backend as usize])
+pub(super) fn of(prepared: &Prepared, key: CellKey) -> (&WorkloadPlan, &Chosen) {
+    (prepared.plan.at(key.workload), &prepared.backends[key.backend as usize])
 }
 
 /// A cell that an earlier segment finished.
@@ -356,15 +366,15 @@ fn restored(
 }
 
 /// One cell about to be played.
-struct Player<'a, 'p> {
-    campaign: &'a mut Campaign<'p>,
-    key: CellKey,
+pub(super) struct Player<'a, 'p> {
+    pub(super) campaign: &'a mut Campaign<'p>,
+    pub(super) key: CellKey,
     plan: &'p WorkloadPlan,
-    chosen: &'p Chosen,
-    settings: &'a Settings<'a>,
-    journal: &'a mut Option<Journal>,
-    progress: &'a mut dyn Progress,
-    servers: &'a mut Servers,
+    pub(super) chosen: &'p Chosen,
+    pub(super) settings: &'a Settings<'a>,
+    pub(super) journal: &'a mut Option<Journal>,
+    pub(super) progress: &'a mut dyn Progress,
+    pub(super) servers: &'a mut Servers,
 }
 
 /// What is played at a stretch: a cell, or one probe of its search.
@@ -525,7 +535,7 @@ impl Player<'_, '_> {
     /// A fresh engine of a model in this process; `None` for a backend without one.
     fn engine(&self) -> Option<Result<Box<dyn Stepped>, String>> {
         let model = self.campaign.models.get(self.key.backend as usize)?.as_ref()?;
-        let engine = model.engine(self.plan.sampling.clone());
+        let engine = model.engine(vec![self.plan.sampling.clone()]);
         Some(engine.map(|engine| Box::new(engine) as Box<dyn Stepped>).map_err(|error| error.to_string()))
     }
 }
@@ -578,16 +588,23 @@ fn play_mock(
 }
 
 /// The rules that may stop a cell.
-fn watch(prepared: &Prepared, key: CellKey) -> Watch<'_> {
+pub(super) fn watch(prepared: &Prepared, key: CellKey) -> Watch<'_> {
     let (plan, chosen) = of(prepared, key);
     let gates = &prepared.gates;
     // A search goes beyond what rules allow on purpose.
     let rules = if key.probe == 0 { gates.rules.as_slice() } else { &[] };
+    let measured = match prepared.plan.group(key.workload) {
+        Some(group) => {
+            let members = group.members.iter().map(|member| &prepared.plan.workloads[member.workload]);
+            members.map(|plan| plan.expected().measured).sum()
+        }
+        None => plan.expected().measured,
+    };
     let watched = Watched {
         tags: &plan.tags,
         slo: gates.slos.get(&plan.name).map_or(&[], Vec::as_slice),
         basis: plan.load.basis(),
-        requests: plan.expected().measured,
+        requests: measured,
         deterministic: chosen.clock() == Clock::Virtual,
     };
     Watch::new(rules, &plan.name, &chosen.name, watched)
@@ -596,12 +613,21 @@ fn watch(prepared: &Prepared, key: CellKey) -> Watch<'_> {
 /// A cell as it is announced.
 pub(super) fn cell_start(prepared: &Prepared, key: CellKey) -> CellStart<'_> {
     let (plan, chosen) = of(prepared, key);
-    let expected = plan.expected();
+    let expected = |plan: &WorkloadPlan| {
+        let expected = plan.expected();
+        Some(expected.warmup? + expected.measured?)
+    };
+    let requests = match prepared.plan.group(key.workload) {
+        Some(group) => {
+            group.members.iter().map(|member| expected(&prepared.plan.workloads[member.workload])).sum()
+        }
+        None => expected(plan),
+    };
     CellStart {
         workload: &plan.name,
         backend: (prepared.backends.len() > 1).then_some(chosen.name.as_str()),
         repeat: (key.repeat + 1, plan.repeats),
-        requests: expected.warmup.zip(expected.measured).map(|(warmup, measured)| warmup + measured),
+        requests,
         probe: None,
         is_virtual: chosen.clock() == Clock::Virtual,
     }
@@ -611,7 +637,7 @@ pub(super) fn cell_start(prepared: &Prepared, key: CellKey) -> CellStart<'_> {
 pub(super) struct Recorded {
     pub(super) played: Played,
     pub(super) taken: Taken,
-    failed: Option<JournalError>,
+    pub(super) failed: Option<JournalError>,
     pub(super) count: u64,
     pub(super) fired: Option<Fired>,
 }

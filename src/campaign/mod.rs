@@ -7,6 +7,7 @@ mod compare;
 mod conduct;
 mod evidence;
 mod folder;
+mod group;
 mod imported;
 mod judging;
 mod output;

@@ -558,26 +558,41 @@ fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> 
     )
 }
 
-/// Leaves only the workloads of these names; a family's name stands for all its points.
+/// Leaves only the workloads of these names; a family's name stands for all its points, a group's for its workloads.
 fn keep_only(loaded: &mut Loaded, only: &[String]) -> Result<(), Rejected> {
     if only.is_empty() {
         return Ok(());
     }
     let families = loaded.families.clone();
+    let groups = loaded.scenario.parallel.clone();
     let is_named = |workload: &str, name: &str| {
-        workload == name || families.get(workload).is_some_and(|f| f.name == name)
+        let in_group = groups.get(name).is_some_and(|group| group.contains_key(workload));
+        workload == name || in_group || families.get(workload).is_some_and(|f| f.name == name)
     };
     for name in only {
         if !families.keys().any(|workload| is_named(workload, name)) {
             let mut known: Vec<&str> =
                 families.iter().flat_map(|(full, f)| [f.name.as_str(), full.as_str()]).collect();
             known.dedup();
+            known.extend(groups.keys().map(String::as_str));
             return Err(Rejected::Message(unknown("workload", name, known.into_iter())));
         }
     }
     let keep = |workload: &String| only.iter().any(|name| is_named(workload, name));
     loaded.scenario.workloads.retain(|workload, _| keep(workload));
     loaded.families.retain(|workload, _| keep(workload));
+    for (name, group) in &mut loaded.scenario.parallel {
+        group.retain(|workload, _| keep(workload));
+        for (workload, member) in &*group {
+            if let Some(leader) = member.until.as_ref().filter(|leader| !group.contains_key(*leader)) {
+                return Err(Rejected::Message(format!(
+                    "workload `{workload}` lasts until `{leader}` is over, which --only leaves out; --only {name} keeps the group"
+                )));
+            }
+        }
+    }
+    // One workload that is left of a group is alone, and begins at once.
+    loaded.scenario.parallel.retain(|_, group| group.len() > 1);
     Ok(())
 }
 
@@ -630,15 +645,30 @@ fn planned(plan: &Plan, backends: &[Chosen]) -> Planned {
             sessions: workload.is_sessions(),
             requests,
             gaps: requests.map(|n| (n as f64 * (row.output_tokens.mean - 1.0).max(0.0)) as u64),
+            pooled: false,
             searches: workload.search.as_ref().map(|search| search.variable.metric()),
             checks: workload.checks.iter().flat_map(|checks| checks.names()).map(str::to_owned).collect(),
         }
     });
+    let mut workloads: Vec<PlannedWorkload> = workloads.collect();
+    let groups = plan.groups.iter().map(|group| {
+        let members = || group.members.iter().map(|member| &workloads[member.workload]);
+        PlannedWorkload {
+            name: group.name.clone(),
+            pooled: true,
+            sessions: members().any(|member| member.sessions),
+            requests: members().map(|member| member.requests).sum(),
+            gaps: members().map(|member| member.gaps).sum(),
+            ..PlannedWorkload::default()
+        }
+    });
+    let groups: Vec<PlannedWorkload> = groups.collect();
+    workloads.extend(groups);
     let backends = backends.iter().map(|chosen| PlannedBackend {
         name: chosen.name.clone(),
         deterministic: chosen.clock() == Clock::Virtual,
     });
-    Planned { workloads: workloads.collect(), backends: backends.collect() }
+    Planned { workloads, backends: backends.collect() }
 }
 
 /// Baselines that can not be used, at their places. That they are of other work is what is told by the exit code, where

@@ -42,6 +42,7 @@ shipped!(
     "agent.yaml",
     "tenants.yaml",
     "search.yaml",
+    "interference.yaml",
     "vllm.yaml",
     "sglang.yaml",
     "lmdeploy.yaml",

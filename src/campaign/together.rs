@@ -6,11 +6,12 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-use super::cell::{Cell, CellStart, Progress, Searched};
+use super::cell::{Cell, CellStart, Progress};
 use super::conduct::{Campaign, CampaignError, Recorded, Settings, cell_start, play_mock_cell};
+use super::group::{cells, play_mock_group};
 use super::prepare::Prepared;
 use crate::backend::config::Clock;
-use crate::run::{CellKey, Ending, Stop};
+use crate::run::{CellKey, Stop};
 use crate::units::seconds;
 
 /// How often progress is shown and a stop is looked for.
@@ -25,8 +26,8 @@ pub fn can(prepared: &Prepared) -> bool {
     prepared.backends.iter().all(|chosen| chosen.config.kind() == "mock" && chosen.clock() == Clock::Virtual)
 }
 
-/// A cell, played.
-type Outcome = Result<(Recorded, Option<Searched>), CampaignError>;
+/// A cell, or the cells of a group, played: all but when it was.
+type Outcome = Result<(Vec<Cell>, u64), CampaignError>;
 
 /// Counts the requests of a cell, for whoever shows them.
 struct Counted<'a>(&'a AtomicU64);
@@ -51,13 +52,25 @@ struct Shared<'a> {
 }
 
 impl Shared<'_> {
+    fn play(&self, key: CellKey, progress: &mut dyn Progress) -> Outcome {
+        if self.prepared.plan.group(key.workload).is_some() {
+            let recorded = play_mock_group(self.prepared, key, &self.stop, progress)?;
+            let count = recorded.members.iter().map(|(_, member)| member.count).sum();
+            return Ok((cells(key, recorded, 0.0, None), count));
+        }
+        let (recorded, searched) = play_mock_cell(self.prepared, key, &self.stop, progress)?;
+        let Recorded { played, taken, count, fired, .. } = recorded;
+        let end_time = seconds(played.measure_end.saturating_sub(played.measure_start));
+        Ok((vec![Cell { key, taken, played, start_time: 0.0, end_time, fired, searched }], count))
+    }
+
     /// Plays cells until none is left or a stop is asked for.
     fn work(&self, results: &Sender<(usize, Outcome)>) {
         while self.stop.requested().is_none() {
             let at = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(key) = self.keys.get(at).copied() else { return };
             let mut progress = Counted(&self.counts[at]);
-            let recorded = play_mock_cell(self.prepared, key, &self.stop, &mut progress);
+            let recorded = self.play(key, &mut progress);
             if results.send((at, recorded)).is_err() {
                 return;
             }
@@ -105,7 +118,7 @@ pub fn play(
             }
             order.show();
             while let Some(recorded) = ready.remove(&order.at) {
-                match recorded.map(|(recorded, searched)| order.take(recorded, searched)) {
+                match recorded.map(|(cells, count)| order.take(cells, count)) {
                     Ok(false) => {}
                     Ok(true) => {
                         shared.stop.request(UNWANTED);
@@ -156,19 +169,21 @@ impl InOrder<'_, '_> {
         self.shown = Some(count);
     }
 
-    /// Adds the next cell. Whether a rule of it ends the run.
-    fn take(&mut self, recorded: Recorded, searched: Option<Searched>) -> bool {
+    /// Adds what comes next. Whether a rule of it ends the run.
+    fn take(&mut self, mut taken: Vec<Cell>, count: u64) -> bool {
         self.show();
         let key = self.shared.keys[self.at];
-        let Recorded { played, taken, count, fired, .. } = recorded;
-        let length = seconds(played.measure_end.saturating_sub(played.measure_start));
+        // What stands for a group is the last of its cells.
+        let length = taken.last().map_or(0.0, |cell| cell.end_time);
         self.progress.finished(&cell_start(self.shared.prepared, key), length);
-        self.interrupted |= matches!(played.ending, Ending::Interrupted(_));
-        self.interrupted |= searched.as_ref().is_some_and(|searched| searched.interrupted);
         let cells = &mut self.campaign.cells;
         let start_time = cells.iter().map(|cell| cell.end_time).fold(0.0, f64::max);
-        let is_fired = fired.is_some();
-        cells.push(Cell { key, taken, played, start_time, end_time: start_time + length, fired, searched });
+        for cell in &mut taken {
+            (cell.start_time, cell.end_time) = (start_time, start_time + cell.end_time);
+        }
+        self.interrupted |= taken.iter().any(Cell::is_interrupted);
+        let is_fired = taken.iter().any(|cell| cell.fired.is_some());
+        cells.extend(taken);
         if let Some(segment) = self.campaign.segments.last_mut() {
             segment.requests += count;
         }

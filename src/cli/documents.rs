@@ -127,7 +127,14 @@ pub fn plan_table(prepared: &Prepared) -> String {
         prepared.name, prepared.plan.seed, prepared.plan.schedule_digest, prepared.plan.content_digest
     );
     let rows = plan::table(&prepared.plan);
-    let width = rows.iter().map(|row| row.workload.chars().count()).max().unwrap_or(0).max("workload".len());
+    let groups = prepared.plan.groups.iter().map(|group| group.name.chars().count());
+    let width = rows
+        .iter()
+        .map(|row| row.workload.chars().count())
+        .chain(groups)
+        .max()
+        .unwrap_or(0)
+        .max("workload".len());
     let line = |cells: [&str; 7]| {
         let [workload, requests, warmup, prompt, output, duration, load] = cells;
         format!(
@@ -156,6 +163,9 @@ pub fn plan_table(prepared: &Prepared) -> String {
                 "", row.skipped_rows
             );
         }
+    }
+    for group in &prepared.plan.groups {
+        let _ = writeln!(out, "{:<width$}  {}", group.name, group.words(&prepared.plan.workloads));
     }
     out
 }

@@ -160,6 +160,11 @@ impl<'a> Watch<'a> {
         Self { workload: watched, rules, start: None, fired: None }
     }
 
+    /// Whether there is nothing to watch.
+    pub fn is_idle(&self) -> bool {
+        self.rules.is_empty()
+    }
+
     /// The rule that stopped the run, if one did.
     pub fn fired(&self) -> Option<&Fired> {
         self.fired.as_ref()

@@ -37,6 +37,8 @@ pub struct PlannedWorkload {
     pub requests: Option<u64>,
     /// Gaps between tokens over all repeats: output tokens less requests; `None` when that is not known.
     pub gaps: Option<u64>,
+    /// Whether it stands for a group, whose workloads are here too: only rules that name it are about it.
+    pub pooled: bool,
     /// The metric that its search finds, where it searches.
     pub searches: Option<&'static str>,
     /// The names of its checks.
@@ -246,7 +248,8 @@ fn implicit(planned: &Planned, rules: &[ScopedRule]) -> Vec<ScopedRule> {
     };
     let mut missing: IndexMap<Vec<String>, Vec<String>> = IndexMap::new();
     for backend in planned.backends.iter().map(|backend| &backend.name) {
-        let names = planned.workloads.iter().map(|workload| &workload.name);
+        let own = planned.workloads.iter().filter(|workload| !workload.pooled);
+        let names = own.map(|workload| &workload.name);
         let workloads: Vec<String> = names.filter(|name| !is_named(backend, name)).cloned().collect();
         if !workloads.is_empty() {
             missing.entry(workloads).or_default().push(backend.clone());
@@ -357,6 +360,9 @@ impl<'a> Checker<'a> {
         self.planned
             .workloads
             .iter()
+            .filter(|workload| {
+                !workload.pooled || matches!(self.gate.workloads, Some(WorkloadScope::Named(_)))
+            })
             .filter(|workload| {
                 self.names(&workload.name) && self.fits(&workload.tags) && self.is_checked(workload)
             })

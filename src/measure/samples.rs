@@ -1,7 +1,7 @@
 //! What one cell's requests came to: measured records and pooled gaps.
 
 use super::Pool;
-use crate::record::{Basis, GapRun, Phase, Record};
+use crate::record::{Basis, Checked, GapRun, Phase, Record};
 use crate::units::Ns;
 
 /// The measured records of one cell (of one repeat, or of several merged) and their pooled gaps.
@@ -61,6 +61,36 @@ impl Samples {
         self.warmup += other.warmup;
         self.gaps.merge(&other.gaps);
         self.dues.extend(&other.dues);
+    }
+
+    /// The samples of workloads that were played at once, as if they were one. Latency counts from when requests were due where
+    /// it does for one of them; that of the others, which counts from when they were sent, stays what it is. Checks are each
+    /// workload's own.
+    pub fn pooled(parts: &[&Self]) -> Self {
+        let basis = if parts.iter().any(|part| part.basis == Basis::Due) { Basis::Due } else { Basis::Sent };
+        let mut pooled = Self::new(basis);
+        for part in parts {
+            for record in &part.records {
+                pooled.push(Self::as_pooled(record, part.basis, basis), &[]);
+            }
+            pooled.warmup += part.warmup;
+            pooled.gaps.merge(&part.gaps);
+        }
+        pooled
+    }
+
+    /// A record of a workload with the basis `own` as it stands among those of a group with the basis `common`.
+    pub fn as_pooled(record: &Record, own: Basis, common: Basis) -> Record {
+        let mut record = record.clone();
+        if own != common {
+            record.due = record.sent.unwrap_or(record.due);
+        }
+        // What hooks recorded has the same place in all of them.
+        let recorded = record.checked.take().map(|checked| checked.recorded).unwrap_or_default();
+        if !recorded.is_empty() {
+            record.checked = Some(Box::new(Checked { recorded, ..Checked::default() }));
+        }
+        record
     }
 
     /// The measured records in the order they were taken.

@@ -6,12 +6,12 @@ use std::sync::{Arc, OnceLock};
 use indexmap::IndexMap;
 use serde_json::Value;
 
-use super::config::{Cache, Load, Output, Prompt};
+use super::config::{Cache, Group, Load, Member, Output, Prompt};
 use super::generator::{Clock, Generator, OutputLength};
 use super::hooked::{Hooked, Scripts};
 use super::load::{self, Law};
 use super::source::{Problem, Source};
-use super::{LoadPlan, Plan, Point, RecipeSource, Sampling, WarmupPlan, WorkloadPlan};
+use super::{LoadPlan, MemberPlan, Plan, Point, RecipeSource, Sampling, WarmupPlan, WorkloadPlan};
 use crate::check::{Checks, Flaw};
 use crate::hook::Fault;
 use crate::sample::{key, name_key};
@@ -55,7 +55,7 @@ pub fn plan(
         let planned = hooked.and_then(|hooked| {
             let checks = checks(workload, hooked.as_deref(), dir)?;
             held_to_something(workload, scenario).map_err(|problem| vec![problem])?;
-            let plan = workload_plan(workload, name, (family, point), scenario.seed, dir, tokenizer, hooked);
+            let plan = workload_plan(scenario, name, (family, point), dir, tokenizer, hooked);
             plan.map(|plan| WorkloadPlan { checks, ..plan }).map_err(|problem| vec![problem])
         });
         match planned {
@@ -66,20 +66,40 @@ pub fn plan(
             }
         }
     }
-    if failed { Err(errors) } else { Ok(Plan::new(scenario.seed, workloads, tokenizer.name())) }
+    if failed {
+        return Err(errors);
+    }
+    Ok(Plan::new(scenario.seed, workloads, groups(scenario), tokenizer.name()))
+}
+
+/// The groups of a scenario whose names are checked.
+fn groups(scenario: &Scenario) -> Vec<(String, Vec<MemberPlan>)> {
+    let group = |(name, members): (&String, &Group)| {
+        let member = |(workload, member): (&String, &Member)| {
+            Some(MemberPlan {
+                workload: scenario.workloads.get_index_of(workload)?,
+                start: member.start.map_or(0, |start| start.0),
+                until: member.until.as_ref().and_then(|leader| members.get_index_of(leader)),
+            })
+        };
+        (name.clone(), members.iter().filter_map(member).collect())
+    };
+    scenario.parallel.iter().map(group).filter(|(_, members): &(_, Vec<_>)| !members.is_empty()).collect()
 }
 
 fn workload_plan(
-    workload: &Workload,
+    scenario: &Scenario,
     name: &str,
     (family, point): (String, Point),
-    seed: u64,
     dir: &Path,
     tokenizer: &dyn Tokenizer,
     hooked: Option<Arc<Hooked>>,
 ) -> Result<WorkloadPlan, Problem> {
+    let (seed, workload) = (scenario.seed, &scenario.workloads[name]);
+    let member = scenario.member(name);
+    let follows = member.is_some_and(|(_, member)| member.until.is_some());
     let traced = matches!(workload.prompt, Prompt::Trace(_));
-    let law = load::read(&workload.load, workload.warmup.as_ref(), traced, dir)?;
+    let law = load::read(&workload.load, workload.warmup.as_ref(), (traced, follows), dir)?;
     if traced && workload.output.is_some() {
         return Err(Problem::new("output", "a trace supplies the length of each answer", "remove `output`"));
     }
@@ -134,6 +154,8 @@ fn workload_plan(
         timeout: workload.timeout.0,
         total_timeout: workload.total_timeout.map(|length| length.0),
         repeats: workload.repeats,
+        lane: member.map_or(0, |(at, _)| at as u32),
+        follows,
         search,
         skipped_rows,
         sampling: workload.output.as_ref().map(sampling).unwrap_or_default(),

@@ -630,6 +630,22 @@ impl JsonSchema for Requests {
     }
 }
 
+/// The workloads of a group, by name, with when each starts and ends. They share one backend, its cache and its time.
+pub type Group = IndexMap<String, Member>;
+
+/// When a workload of a group starts and ends.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Member {
+    /// How long after the group's start it begins, its warm-up included. Default: at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<Duration>,
+    /// Start nothing new once the last request of that workload of the group has ended. Its own `requests` and `duration`
+    /// still end it when they come first; with `until` it needs neither.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+}
+
 /// What is sent before measuring starts, under the same load and from the same sources. The load does not pause
 /// between the two; exactly one of `requests` and `duration`. What is measured is the same with and without a warm-up:
 /// rows of a file are taken from its end for the warm-up. In `stages` the warm-up holds the value that the first stage

@@ -2,7 +2,7 @@
 //! have the same.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use blake3::Hasher;
 use rustc_hash::FxHashMap;
@@ -10,9 +10,11 @@ use rustc_hash::FxHashMap;
 use super::generator::GENERATOR_VERSION;
 use super::summary::{Gathered, Spread};
 use super::{
-    Content, LoadPlan, Plan, PromptRecipe, Recipe, RecipeSource, Sampling, WarmupPlan, WorkloadPlan,
+    Content, GroupPlan, LoadPlan, MemberPlan, Plan, PromptRecipe, Recipe, RecipeSource, Sampling, WarmupPlan,
+    WorkloadPlan,
 };
-use crate::record::{Phase, Turn};
+use crate::plan::config::Tags;
+use crate::record::{Basis, Phase, Turn};
 
 /// Recipes that are hashed of a plan that has an end. Beyond, the law and these decide the rest.
 const HASHED: usize = 1 << 20;
@@ -25,7 +27,12 @@ const DIGITS: usize = 32;
 
 impl Plan {
     /// Puts workloads together and computes both digests. `tokenizer` is the name of the one that counted the texts.
-    pub(super) fn new(seed: u64, workloads: Vec<WorkloadPlan>, tokenizer: &str) -> Self {
+    pub(super) fn new(
+        seed: u64,
+        workloads: Vec<WorkloadPlan>,
+        groups: Vec<(String, Vec<MemberPlan>)>,
+        tokenizer: &str,
+    ) -> Self {
         let mut schedule = Hasher::new_derive_key("sagebench schedule");
         let mut content = Hasher::new_derive_key("sagebench content");
         content.update(&GENERATOR_VERSION.to_le_bytes());
@@ -37,9 +44,23 @@ impl Plan {
             schedule.update(survey.schedule.as_bytes());
             content.update(survey.content.as_bytes());
         }
+        let mut pooled = Vec::new();
+        for (name, members) in groups {
+            let mut own = Hasher::new_derive_key("sagebench group");
+            // Names and numbers always have a JSON form.
+            own.update(&serde_json::to_vec(&(&name, &members)).unwrap_or_default());
+            for member in &members {
+                own.update(workload_digests[member.workload].as_bytes());
+            }
+            schedule.update(own.finalize().as_bytes());
+            workload_digests.push(hex(&own));
+            let own = WorkloadPlan::pooled(&name, &members, &workloads);
+            pooled.push(GroupPlan { name, members, pooled: Arc::new(own) });
+        }
         Self {
             seed,
             workloads,
+            groups: pooled,
             workload_digests,
             schedule_digest: hex(&schedule),
             content_digest: hex(&content),
@@ -48,6 +69,27 @@ impl Plan {
 }
 
 impl WorkloadPlan {
+    /// What stands for a group: latency counts from when requests are due where it does for one of its workloads.
+    fn pooled(name: &str, members: &[MemberPlan], workloads: &[Self]) -> Self {
+        let members = || members.iter().map(|member| &workloads[member.workload]);
+        let open = members().find(|own| own.load.basis() == Basis::Due).or(members().next());
+        let first = open.expect("a group has members, which is checked where it is read");
+        Self {
+            name: name.to_owned(),
+            family: name.to_owned(),
+            tags: Tags::new(),
+            recipes: RecipeSource::Listed(Arc::from([])),
+            requests: Some(0),
+            skipped_rows: members().map(|own| own.skipped_rows).sum(),
+            search: None,
+            hooked: None,
+            checks: None,
+            hook_digest: None,
+            survey: OnceLock::new(),
+            ..first.clone()
+        }
+    }
+
     /// What its recipes tell. They are looked at once.
     pub(super) fn survey(&self) -> &Survey {
         self.survey.get_or_init(|| survey(self))
@@ -57,7 +99,9 @@ impl WorkloadPlan {
     pub fn is_endless(&self) -> bool {
         let users = matches!(self.load, LoadPlan::Closed { .. });
         let counted = self.requests.is_some() || self.sessions.is_some();
-        users && (!counted || matches!(self.warmup, WarmupPlan::Duration(_)))
+        let timed = if users { !counted || matches!(self.warmup, WarmupPlan::Duration(_)) } else { false };
+        // Arrivals go on until another workload of the group is over.
+        timed || (self.follows && !counted && self.duration.is_none())
     }
 
     /// Whether its requests are turns of sessions.
@@ -116,6 +160,9 @@ fn survey(plan: &WorkloadPlan) -> Survey {
     }
     if let Some(sessions) = plan.sessions {
         hash.schedule.extend(sessions.to_le_bytes());
+    }
+    if plan.follows {
+        hash.schedule.extend(b"follows");
     }
     if let Some(search) = &plan.search {
         hash.schedule.extend(serde_json::to_vec(search).unwrap_or_default());

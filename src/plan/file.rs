@@ -8,12 +8,13 @@
 use std::io::{BufRead, Write};
 use std::sync::{Arc, OnceLock};
 
+use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    Content, LoadPlan, Message, Plan, Point, PromptRecipe, Recipe, RecipeSource, Sampling, WarmupPlan,
-    WorkloadPlan,
+    Content, LoadPlan, MemberPlan, Message, Plan, Point, PromptRecipe, Recipe, RecipeSource, Sampling,
+    WarmupPlan, WorkloadPlan,
 };
 use crate::plan::config::Tags;
 use crate::record::Phase;
@@ -46,6 +47,9 @@ pub struct Header {
     pub scenario: Value,
     /// Each workload's settings.
     workloads: Vec<Settings>,
+    /// The groups, by name.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    groups: IndexMap<String, Vec<MemberPlan>>,
 }
 
 /// A [`WorkloadPlan`] without its recipes.
@@ -158,6 +162,7 @@ pub fn write(
         content_digest: Some(plan.content_digest.clone()),
         scenario,
         workloads,
+        groups: plan.groups.iter().map(|group| (group.name.clone(), group.members.clone())).collect(),
     };
     json_line(&header, out)?;
     for workload in &plan.workloads {
@@ -220,7 +225,7 @@ pub fn read(input: impl BufRead, tokenizer: &dyn Tokenizer) -> Result<(Header, P
         fill_ids(&mut line.recipe.prompt, tokenizer).map_err(|message| lines.error(message))?;
         lists[at].push(&header.workloads[at], line).map_err(|message| lines.error(message))?;
     }
-    let mut workloads = Vec::with_capacity(lists.len());
+    let mut workloads: Vec<WorkloadPlan> = Vec::with_capacity(lists.len());
     for (settings, list) in header.workloads.iter().zip(lists) {
         let (found, wanted) = (list.recipes.len() as u64, settings.recipes);
         if found != wanted {
@@ -231,7 +236,14 @@ pub fn read(input: impl BufRead, tokenizer: &dyn Tokenizer) -> Result<(Header, P
         }
         workloads.push(workload_plan(settings.clone(), list.recipes));
     }
-    let plan = Plan::new(header.seed, workloads, &header.tokenizer);
+    for members in header.groups.values() {
+        for (lane, member) in (0..).zip(members) {
+            let own = &mut workloads[member.workload];
+            (own.lane, own.follows) = (lane, member.until.is_some());
+        }
+    }
+    let groups = header.groups.clone().into_iter().collect();
+    let plan = Plan::new(header.seed, workloads, groups, &header.tokenizer);
     for (name, written, found) in [
         ("schedule_digest", &header.schedule_digest, &plan.schedule_digest),
         ("content_digest", &header.content_digest, &plan.content_digest),
@@ -262,6 +274,8 @@ fn workload_plan(settings: Settings, recipes: Vec<Recipe>) -> WorkloadPlan {
         timeout: settings.timeout_ns,
         total_timeout: settings.total_timeout_ns,
         repeats: settings.repeats,
+        lane: 0,
+        follows: false,
         search: None,
         skipped_rows: settings.skipped_rows,
         sampling: settings.sampling,
@@ -303,6 +317,15 @@ fn next_header<R: BufRead>(lines: &mut NumberedLines<R>) -> Result<Header, PlanF
         }
         if settings.repeats == 0 || settings.timeout_ns == 0 {
             return Err(lines.error(format!("`repeats` and `timeout_ns` of `{name}` must be above 0")));
+        }
+    }
+    for (name, members) in &header.groups {
+        let fits = |member: &MemberPlan| {
+            let until = member.until.is_none_or(|until| until < members.len());
+            member.workload < header.workloads.len() && until
+        };
+        if members.is_empty() || !members.iter().all(fits) {
+            return Err(lines.error(format!("the group `{name}` names workloads that are not there")));
         }
     }
     Ok(header)

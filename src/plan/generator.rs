@@ -208,6 +208,7 @@ impl Generator {
         let think = self.think.as_ref().filter(|_| after.is_none());
         let think = think.map_or(0, |think| draw_ns(think, phase_key, "think", index));
         let recipe = Recipe {
+            lane: 0,
             index,
             phase,
             arrival,

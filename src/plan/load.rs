@@ -28,8 +28,14 @@ pub(super) struct Law {
     pub(super) search: Option<SearchPlan>,
 }
 
-/// Checks a load with its warm-up. `traced` says whether the prompts come from a trace.
-pub(super) fn read(load: &Load, warmup: Option<&Warmup>, traced: bool, dir: &Path) -> Result<Law, Problem> {
+/// Checks a load with its warm-up. `traced` says whether the prompts come from a trace, `follows` whether another workload
+/// ends it.
+pub(super) fn read(
+    load: &Load,
+    warmup: Option<&Warmup>,
+    (traced, follows): (bool, bool),
+    dir: &Path,
+) -> Result<Law, Problem> {
     let written = warmup;
     let warmup = warmup.map_or(Ok(WarmupPlan::None), read_warmup)?;
     let law = match load {
@@ -51,7 +57,7 @@ pub(super) fn read(load: &Load, warmup: Option<&Warmup>, traced: bool, dir: &Pat
     let endless = law.requests.is_none() && law.sessions.is_none() && law.duration.is_none();
     // A replay ends with its trace, and users stop when its rows are used up; a law of arrivals goes on.
     let rows_end_it = traced && !matches!(law.clock, Clock::Law { .. });
-    if endless && !rows_end_it {
+    if endless && !rows_end_it && !follows {
         return Err(Problem::new("load", "the load has no end", "set `requests`, `duration`, or both"));
     }
     Ok(law)

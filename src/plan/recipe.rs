@@ -19,6 +19,48 @@ use crate::units::Ns;
 /// The coordinates of a matrix point: path suffix to value, in the order of the axes. Empty without a matrix.
 pub type Point = IndexMap<String, Value>;
 
+/// Workloads that run at once.
+#[derive(Debug, Clone)]
+pub struct GroupPlan {
+    /// Its name in the scenario.
+    pub name: String,
+    /// Its workloads, in the order of their [`WorkloadPlan::lane`].
+    pub members: Vec<MemberPlan>,
+    /// Stands for all of them where a workload is asked for: it has a name and sends nothing of its own.
+    pub pooled: Arc<WorkloadPlan>,
+}
+
+/// One workload of a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemberPlan {
+    /// Its position in the plan's workloads.
+    pub workload: usize,
+    /// How long after the group's start it begins.
+    pub start: Ns,
+    /// The position among the members of the one that it lasts as long as.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<usize>,
+}
+
+impl Plan {
+    /// The workload that a cell's key names, or what stands for the group that it names.
+    pub fn at(&self, position: u32) -> &WorkloadPlan {
+        self.group(position).map_or_else(|| &self.workloads[position as usize], |group| &group.pooled)
+    }
+
+    /// The group at the position behind the workloads that a cell's key names, if it names one.
+    pub fn group(&self, position: u32) -> Option<&GroupPlan> {
+        self.groups.get((position as usize).checked_sub(self.workloads.len())?)
+    }
+
+    /// The position of the group that a workload is in.
+    pub fn group_of(&self, workload: usize) -> Option<usize> {
+        let has = |group: &GroupPlan| group.members.iter().any(|member| member.workload == workload);
+        self.groups.iter().position(has)
+    }
+}
+
 /// Everything that will be played, once per backend.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -26,7 +68,9 @@ pub struct Plan {
     pub seed: u64,
     /// The workloads (and their matrix points) in order.
     pub workloads: Vec<WorkloadPlan>,
-    /// For each workload in order, the hash over its lengths, load law, arrivals, groups and sampling. Hex.
+    /// The groups in order. Their workloads are among those above.
+    pub groups: Vec<GroupPlan>,
+    /// For each workload and then each group in order, the hash over its lengths, load law, arrivals, groups and sampling. Hex.
     pub workload_digests: Vec<String>,
     /// Hash over those of all workloads: what two runs must share to be comparable. Hex.
     pub schedule_digest: String,
@@ -64,6 +108,10 @@ pub struct WorkloadPlan {
     pub total_timeout: Option<Ns>,
     /// How often it is played.
     pub repeats: u32,
+    /// Its place in the group that it is played in; 0 outside groups.
+    pub lane: u32,
+    /// Whether it also ends when another workload of its group does.
+    pub follows: bool,
     /// It looks for its load; all else here is its first probe.
     pub search: Option<SearchPlan>,
     /// How many rows of a trace were left out as too long.
@@ -185,6 +233,9 @@ pub enum RecipeSource {
 pub struct Recipe {
     /// Its number within its phase, from 0.
     pub index: u64,
+    /// The place of its workload in the group that it is played in; 0 outside groups.
+    #[serde(skip)]
+    pub lane: u32,
     /// Warm-up or measured.
     pub phase: Phase,
     /// When it is due, counted from the cell's T0; `None` when a user or another request decides.
@@ -228,6 +279,7 @@ impl Recipe {
     pub fn new(index: u64, prompt: PromptRecipe, output_tokens: u32, seed: u64) -> Self {
         Self {
             index,
+            lane: 0,
             phase: Phase::Measured,
             arrival: None,
             after: None,

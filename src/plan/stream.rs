@@ -12,7 +12,10 @@ use crate::units::Ns;
 /// In open loads they come in order of their due time and end by themselves. In closed loads they end with the number
 /// of requests; where only time ends the load (or its warm-up) they never end, and the load stops asking.
 #[derive(Debug, Clone)]
-pub struct RecipeStream(Inner);
+pub struct RecipeStream {
+    inner: Inner,
+    lane: u32,
+}
 
 #[derive(Debug, Clone)]
 enum Inner {
@@ -23,7 +26,7 @@ enum Inner {
 impl WorkloadPlan {
     /// The recipes of the `repeat`-th run, from 0. The same call gives the same recipes, always.
     pub fn stream(&self, repeat: u32) -> RecipeStream {
-        RecipeStream(match &self.recipes {
+        let inner = match &self.recipes {
             RecipeSource::Generated(generator) => {
                 Inner::Generated(Box::new(Walk::new(self, generator, repeat)))
             }
@@ -31,7 +34,8 @@ impl WorkloadPlan {
                 let (at, end) = run_bounds(recipes, repeat);
                 Inner::Listed { recipes: Arc::clone(recipes), at, end }
             }
-        })
+        };
+        RecipeStream { inner, lane: self.lane }
     }
 }
 
@@ -57,7 +61,7 @@ impl RecipeStream {
     /// warm-up left it changes nothing. Called earlier than that it skips what is left of the warm-up, and only due times
     /// behind a warm-up of so many requests depend on what was skipped.
     pub fn start_measuring(&mut self) {
-        match &mut self.0 {
+        match &mut self.inner {
             Inner::Generated(walk) => walk.start_measuring(),
             Inner::Listed { recipes, at, end } => {
                 let left =
@@ -72,14 +76,15 @@ impl Iterator for RecipeStream {
     type Item = Recipe;
 
     fn next(&mut self) -> Option<Recipe> {
-        match &mut self.0 {
-            Inner::Generated(walk) => walk.next(),
+        let recipe = match &mut self.inner {
+            Inner::Generated(walk) => walk.next()?,
             Inner::Listed { recipes, at, end } => {
                 let recipe = recipes[*at..*end].first()?.clone();
                 *at += 1;
-                Some(recipe)
+                recipe
             }
-        }
+        };
+        Some(Recipe { lane: self.lane, ..recipe })
     }
 }
 
@@ -116,7 +121,7 @@ impl WorkloadPlan {
             count.last = arrival.unwrap_or(count.last);
             true
         };
-        let more = match self.stream(repeat).0 {
+        let more = match self.stream(repeat).inner {
             Inner::Generated(mut walk) => {
                 std::iter::from_fn(|| walk.step()).any(|slot| !add(slot.phase, slot.arrival, slot.session))
             }

@@ -1,7 +1,7 @@
 //! What a plan comes to, before it runs.
 
 use super::generator::Clock;
-use super::{LoadPlan, Plan, RecipeSource, UserCurve, WarmupPlan, WorkloadPlan};
+use super::{GroupPlan, LoadPlan, MemberPlan, Plan, RecipeSource, UserCurve, WarmupPlan, WorkloadPlan};
 use crate::units::{Duration, Ns};
 
 /// Arrivals that are counted one by one; an open load that sends more is told by its law's mean.
@@ -25,6 +25,9 @@ impl WorkloadPlan {
             return Expected { warmup: None, measured: None, duration: None };
         }
         match &self.load {
+            LoadPlan::Open { .. } if self.is_endless() => {
+                Expected { warmup: None, measured: None, duration: None }
+            }
             LoadPlan::Open { .. } => self.expected_by_clock(),
             LoadPlan::Closed { .. } => {
                 let warmup_time = match self.warmup {
@@ -139,6 +142,21 @@ pub struct Row {
     pub skipped_rows: u64,
     /// This workload's part of the schedule digest.
     pub digest: String,
+}
+
+impl GroupPlan {
+    /// Who runs at once, such as `at once: chat from 30s, batch until chat is over`.
+    pub fn words(&self, workloads: &[WorkloadPlan]) -> String {
+        let name = |member: &MemberPlan| workloads[member.workload].name.as_str();
+        let member = |member: &MemberPlan| {
+            let from =
+                if member.start > 0 { format!(" from {}", Duration(member.start)) } else { String::new() };
+            let leader = member.until.map(|at| name(&self.members[at]));
+            let until = leader.map(|leader| format!(" until {leader} is over")).unwrap_or_default();
+            format!("{}{from}{until}", name(member))
+        };
+        format!("at once: {}", self.members.iter().map(member).collect::<Vec<_>>().join(", "))
+    }
 }
 
 /// A row for each workload, in order.

@@ -143,6 +143,12 @@ pub struct CellReport {
     pub description: Option<String>,
     /// The load in a few words, such as `closed, concurrency 10, 10 requests`.
     pub load: Option<String>,
+    /// The group that it was played in, beside other workloads.
+    #[serde(default)]
+    pub group: Option<String>,
+    /// Of what stands for a group: its workloads, whose requests are pooled here and counted there.
+    #[serde(default)]
+    pub members: Vec<String>,
     /// What two runs of this workload must share to be comparable.
     pub schedule_digest: Option<String>,
     /// The metrics of all repeats pooled: the flat object of the workload's result file.
@@ -384,12 +390,14 @@ impl Default for RunReport {
 impl Overall {
     /// Adds the cells up. A total that one cell does not know is not known.
     pub fn of(cells: &[CellReport], passed: Option<bool>) -> Self {
-        let count =
-            |name: &str| cells.iter().map(|cell| cell.metrics.get(name)?.as_u64()).sum::<Option<u64>>();
+        // A group's requests are those of its workloads, and its time is what passed.
+        let own = || cells.iter().filter(|cell| cell.members.is_empty());
+        let alone = cells.iter().filter(|cell| cell.group.is_none());
+        let count = |name: &str| own().map(|cell| cell.metrics.get(name)?.as_u64()).sum::<Option<u64>>();
         let (total, failed) = (count("total_requests"), count("failed_requests"));
-        let time = cells.iter().map(|cell| cell.number("total_time_s")).sum::<Option<f64>>();
+        let time = alone.map(|cell| cell.number("total_time_s")).sum::<Option<f64>>();
         Self {
-            total_workloads: cells.len() as u64,
+            total_workloads: own().count() as u64,
             total_requests: total,
             successful_requests: count("successful_requests"),
             failed_requests: failed,

@@ -18,11 +18,6 @@ impl<'a> Checker<'a> {
         Self { plan, kept: Vec::new() }
     }
 
-    /// Whether anything looks at responses.
-    pub(super) fn looks(&self) -> bool {
-        self.plan.checks.is_some()
-    }
-
     /// Looks at the response of a success. A hook that can not be called fails the request.
     pub(super) fn check(&mut self, recipe: &Recipe, record: &mut Record, response: Option<Box<Response>>) {
         let (Some(checks), Outcome::Success) = (&self.plan.checks, record.outcome) else { return };

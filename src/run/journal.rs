@@ -33,7 +33,7 @@ const EXACT_RUNS: usize = 64;
 /// Names a cell by its positions: workload in the plan, backend among the chosen ones, repeat from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct CellKey {
-    /// Position in the plan's workloads.
+    /// Position in the plan's workloads; behind them stand the groups.
     pub workload: u32,
     /// Position among the chosen backends.
     pub backend: u32,
@@ -82,6 +82,11 @@ pub enum Entry {
     Stopped {
         /// The signal's number.
         signal: u8,
+    },
+    /// The records that follow are of this cell, which has begun before: cells of a group take turns.
+    Turn {
+        /// Which.
+        key: CellKey,
     },
 }
 
@@ -201,6 +206,11 @@ impl Journal {
         if self.flushed.elapsed() >= FLUSH_EVERY { self.flush() } else { Ok(()) }
     }
 
+    /// The records that follow are of this cell. It reaches the operating system with them.
+    pub fn turn(&mut self, key: CellKey) -> Result<(), JournalError> {
+        self.append(&Entry::Turn { key })
+    }
+
     fn append(&mut self, value: &impl Serialize) -> Result<(), JournalError> {
         let start = self.buffer.len();
         self.buffer.extend([0; 8]);
@@ -293,6 +303,7 @@ impl Contents {
                     last.requests += 1;
                 }
             }
+            Entry::Turn { key } => *current = Some(key),
             Entry::CellEnd { key, played } => self.cells.entry(key).or_default().played = Some(*played),
             Entry::Stopped { signal } => {
                 if let Some(last) = self.segments.last_mut() {

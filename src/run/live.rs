@@ -6,16 +6,16 @@ use std::time::Instant;
 
 use rustc_hash::FxHashMap;
 
-use super::checker::{Checker, unmade};
+use super::checker::unmade;
 use super::clock::PreciseTimers;
-use super::conversation::Conversations;
 use super::flight::{hold_to_length, sent_record, unsent};
-use super::load::{Load, Start};
+use super::lane::{Counted, GroupPlayed, Lane, Part, end_followers, group_played, next_start};
+use super::load::Start;
 use super::processor::Watched;
-use super::{Ending, Flow, Observer, Played, Recipes, Resume, RunError, Stop};
+use super::{Ending, Observer, Played, Recipes, Resume, RunError, Stop};
 use crate::backend::{Answer, Live, Render, RequestId};
 use crate::plan::{Recipe, WorkloadPlan};
-use crate::record::{GapRun, Outcome, Phase, Record, TokenTimes};
+use crate::record::{Outcome, Phase, Record, Response, TokenTimes};
 use crate::units::{MILLISECOND, Ns, SECOND};
 
 /// The longest sleep before a run looks whether it is asked to stop.
@@ -44,35 +44,47 @@ pub fn play_live(
     observer: &mut dyn Observer,
     resume: &Resume,
 ) -> Result<Played, RunError> {
-    let checker = Checker::new(plan);
-    live.begin(plan, checker.looks() || plan.has_history());
+    let part = Part { plan, recipes, observer, resume, start: 0, until: None };
+    play_group_live(vec![part], live, stop).map(|played| played.whole)
+}
+
+/// Plays several workloads on one server and one timeline, as [`play_group`](super::play_group) does.
+///
+/// # Errors
+/// As [`play_live`].
+pub fn play_group_live<R: Recipes>(
+    parts: Vec<Part<'_, R>>,
+    live: &mut dyn Live,
+    stop: &Stop,
+) -> Result<GroupPlayed, RunError> {
+    let looks = parts.iter().any(|part| part.plan.checks.is_some() || part.plan.has_history());
+    let plans: Vec<&WorkloadPlan> = parts.iter().map(|part| part.plan).collect();
+    live.begin(&plans, looks);
     let render = live.renderer();
-    let asks = plan.hooked.as_ref().is_some_and(|hooked| hooked.makes_turns());
-    let recipes = Ahead::new(recipes, Arc::clone(&render), resume, asks);
-    let load = Load::new(plan, recipes, resume);
+    let lanes = parts.into_iter().map(|part| {
+        let asks = part.plan.hooked.as_ref().is_some_and(|hooked| hooked.makes_turns());
+        let recipes = Ahead::new(part.recipes, Arc::clone(&render), part.resume, asks);
+        let Part { plan, observer, resume, start, until, .. } = part;
+        Lane::new(Part { plan, recipes, observer, resume, start, until })
+    });
+    let lanes = lanes.collect();
     render.settle();
     let _timers = PreciseTimers::new();
     let processor = Watched::start(&live.threads());
     let t0 = Instant::now();
     live.start(t0);
     let player = LivePlayer {
-        timeout: plan.timeout,
-        checker,
-        load,
+        lanes,
         live,
         t0,
-        observer,
-        abort: None,
         flying: FxHashMap::default(),
-        conversations: Conversations::new(plan),
         next_id: 0,
         processor,
-        measuring: None,
-        measured_end: 0,
+        is_measuring: false,
         measured_in_flight: 0,
         max_in_flight: 0,
     };
-    player.run(stop, plan.total_timeout)
+    player.run(stop)
 }
 
 /// Recipes, some of them taken early so that their requests can be made ready.
@@ -130,26 +142,20 @@ impl<R: Recipes> Recipes for Ahead<'_, R> {
     }
 }
 
-struct LivePlayer<'a, R> {
-    timeout: Ns,
-    checker: Checker<'a>,
-    load: Load<'a, R>,
+struct LivePlayer<'a, 'p, R> {
+    lanes: Vec<Lane<'p, R>>,
     live: &'a mut dyn Live,
     t0: Instant,
-    observer: &'a mut dyn Observer,
-    abort: Option<String>,
     flying: FxHashMap<RequestId, Start>,
-    conversations: Conversations<'a>,
     next_id: RequestId,
     processor: Option<Watched>,
-    measuring: Option<Ns>,
-    measured_end: Ns,
+    is_measuring: bool,
     measured_in_flight: u32,
     max_in_flight: u32,
 }
 
-impl<R: Recipes> LivePlayer<'_, R> {
-    fn run(mut self, stop: &Stop, total_timeout: Option<Ns>) -> Result<Played, RunError> {
+impl<R: Recipes> LivePlayer<'_, '_, R> {
+    fn run(mut self, stop: &Stop) -> Result<GroupPlayed, RunError> {
         let ending = loop {
             if let Some(signal) = stop.requested() {
                 break Ending::Interrupted(signal);
@@ -158,34 +164,37 @@ impl<R: Recipes> LivePlayer<'_, R> {
                 self.close(answer, None);
             }
             let now = self.now();
-            if total_timeout.is_some_and(|total| now >= total) && !self.is_done() {
-                break Ending::TimedOut;
+            for at in 0..self.lanes.len() {
+                if self.lanes[at].cut_off_at().is_some_and(|total| now >= total) {
+                    self.cut_off(at, &Ending::TimedOut)?;
+                }
             }
+            end_followers(&mut self.lanes, now);
             self.send(now);
-            if let Some(reason) = self.abort.take() {
+            if let Some(reason) = self.lanes.iter_mut().find_map(Lane::take_abort) {
                 break Ending::Aborted(reason);
             }
             if self.is_done() {
                 break Ending::Complete;
             }
-            let wakes = [self.load.next_due(), total_timeout, Some(now.saturating_add(LONGEST_SLEEP))];
-            let until = wakes.into_iter().flatten().min().unwrap_or(now);
+            let own = self.lanes.iter().flat_map(|lane| [lane.next_due(), lane.cut_off_at()]);
+            let wakes = own.chain([Some(now.saturating_add(LONGEST_SLEEP))]);
+            let until = wakes.flatten().min().unwrap_or(now);
             if let Some(answer) = self.hear(until)? {
                 self.close(answer, None);
             }
         };
-        self.cut_off(&ending)?;
-        let now = self.now();
-        let measure_start = self.measuring.unwrap_or(now);
-        let mut measure_end = self.measured_end.max(measure_start);
-        if ending == Ending::Complete && self.measuring.is_some() {
-            measure_end = measure_end.max(self.load.ended_by_time().unwrap_or(0));
+        for at in 0..self.lanes.len() {
+            // Of several, one that is over is complete.
+            if self.lanes.len() == 1 || !self.lanes[at].is_done() {
+                self.cut_off(at, &ending)?;
+            }
         }
+        let now = self.now();
         // The threads still live: looked at before the server is asked for its last words.
         let processor = self.processor.as_ref().and_then(Watched::end);
-        let stats = self.live.finish();
-        let max_in_flight = self.max_in_flight;
-        Ok(Played { measure_start, measure_end, max_in_flight, stats, processor, ending })
+        let (stats, max_in_flight) = (self.live.finish(), self.max_in_flight);
+        Ok(group_played(&self.lanes, now, Counted { max_in_flight, stats, processor }))
     }
 
     fn now(&self) -> Ns {
@@ -197,34 +206,31 @@ impl<R: Recipes> LivePlayer<'_, R> {
     }
 
     fn is_done(&self) -> bool {
-        self.flying.is_empty() && self.load.next_due().is_none()
+        self.lanes.iter().all(Lane::is_done)
     }
 
     /// Sends what is due by `now`.
     fn send(&mut self, now: Ns) {
         loop {
-            let start = if self.abort.is_some() { None } else { self.load.poll(now) };
-            if self.measuring.is_none()
-                && let Some(at) = self.load.measuring()
-            {
-                self.measuring = Some(at);
-                self.live.start_measuring(at);
-            }
-            while let Some(one) = self.load.take_unsent() {
-                let mut record = unsent(&one.recipe, one.due, now);
-                record.outcome = Outcome::Skipped;
-                record.message = Some(one.reason.into());
-                self.hand_over(&record, &[]);
+            let start = next_start(&mut self.lanes, now);
+            for lane in &mut self.lanes {
+                if lane.begins_to_measure() && !self.is_measuring {
+                    self.is_measuring = true;
+                    self.live.start_measuring(lane.measuring().unwrap_or(now));
+                }
+                lane.take_unsent(now);
             }
             let Some(mut start) = start else { return };
-            if let Some(record) = unmade(&start, now).or_else(|| self.conversations.fill(&mut start, now)) {
-                self.hand_over(&record, &[]);
-                self.load.on_finished(&start, now, record.outcome, now);
+            let lane = &mut self.lanes[start.recipe.lane as usize];
+            if let Some(record) = unmade(&start, now).or_else(|| lane.begin(&mut start, now)) {
+                lane.hand_over(&record, &[]);
+                lane.on_finished(&start, now, record.outcome, now);
                 continue;
             }
             let id = self.next_id;
             self.next_id += 1;
-            self.live.submit(id, &start.recipe, self.now().saturating_add(self.timeout));
+            let deadline = (self.t0.elapsed().as_nanos() as Ns).saturating_add(lane.timeout());
+            self.live.submit(id, &start.recipe, deadline);
             if start.recipe.phase == Phase::Measured {
                 self.measured_in_flight += 1;
                 self.max_in_flight = self.max_in_flight.max(self.measured_in_flight);
@@ -234,73 +240,65 @@ impl<R: Recipes> LivePlayer<'_, R> {
     }
 
     /// Makes a request's record, and tells the load. `ended` is how our side ended it, if it did.
-    fn close(&mut self, answer: Answer, ended: Option<(Outcome, &str)>) {
+    fn close(&mut self, mut answer: Answer, ended: Option<(Outcome, &str)>) {
         let Some(start) = self.flying.remove(&answer.id) else { return };
         let mut record = sent_record(&start, answer.sent, answer.closed, &answer.times);
         record.connect = answer.connect;
         record.first_answer = answer.first_answer;
         record.prompt_tokens = answer.prompt_tokens.unwrap_or(record.prompt_tokens);
         record.token_source = answer.token_source;
-        (record.outcome, record.message) = (answer.outcome, answer.message);
+        (record.outcome, record.message) = (answer.outcome, answer.message.take());
         if let (Outcome::Interrupted, Some((outcome, message))) = (record.outcome, ended) {
             (record.outcome, record.message) = (outcome, Some(message.into()));
         }
         hold_to_length(&mut record);
-        let text = answer.response.as_ref().map(|response| response.text.as_str().into());
-        self.checker.check(&start.recipe, &mut record, answer.response);
-        self.conversations.hear(&start.recipe, record.output_tokens, text, record.outcome.releases());
-        self.keep(&start, &record, answer.closed, &answer.times);
+        let response = answer.response.take();
+        self.keep(&start, record, answer.closed, &answer.times, response);
     }
 
-    fn keep(&mut self, start: &Start, record: &Record, at: Ns, times: &TokenTimes) {
+    fn keep(
+        &mut self,
+        start: &Start,
+        mut record: Record,
+        at: Ns,
+        times: &TokenTimes,
+        response: Option<Box<Response>>,
+    ) {
         if record.phase == Phase::Measured {
             self.measured_in_flight -= 1;
         }
-        self.hand_over(record, &times.gaps);
-        self.load.on_finished(start, record.sent.unwrap_or(at), record.outcome, at);
+        let lane = &mut self.lanes[start.recipe.lane as usize];
+        lane.close(&start.recipe, &mut record, &times.gaps, response);
+        lane.on_finished(start, record.sent.unwrap_or(at), record.outcome, at);
     }
 
-    fn hand_over(&mut self, record: &Record, gaps: &[GapRun]) {
-        if record.phase == Phase::Measured {
-            self.measured_end = self.measured_end.max(record.end);
-        }
-        if let Flow::Abort(reason) = self.observer.on_record(record, gaps) {
-            self.abort.get_or_insert(reason);
-        }
-    }
-
-    /// Ends what is in flight, and records what was due and not sent.
-    fn cut_off(&mut self, ending: &Ending) -> Result<(), RunError> {
+    /// Ends what is in flight of one part, and records what was due and not sent.
+    fn cut_off(&mut self, at: usize, ending: &Ending) -> Result<(), RunError> {
         let now = self.now();
-        let (flying, waiting, message) = match ending {
-            Ending::Complete => return Ok(()),
-            Ending::TimedOut => (Outcome::TimedOut, Outcome::Skipped, "cut off by `total_timeout`"),
-            Ending::Aborted(_) => (Outcome::Interrupted, Outcome::Interrupted, "the run was aborted"),
-            Ending::Interrupted(_) => (Outcome::Interrupted, Outcome::Interrupted, "the run was interrupted"),
-        };
+        let Some(how) = self.lanes[at].cut_off(ending) else { return Ok(()) };
         // Nothing that ends from here on releases anything.
-        let due = self.load.stop(now);
-        for id in self.flying.keys() {
+        let due = self.lanes[at].stop(now);
+        let is_own = |start: &Start| start.recipe.lane as usize == at;
+        for (id, _) in self.flying.iter().filter(|(_, start)| is_own(start)) {
             self.live.cancel(*id);
         }
         let patience = now.saturating_add(LAST_WORDS);
-        while !self.flying.is_empty() {
+        while self.flying.values().any(is_own) {
             let Some(answer) = self.hear(patience)? else { break };
-            self.close(answer, Some((flying, message)));
+            let ended = self.flying.get(&answer.id).is_some_and(is_own).then_some((how.0, how.2));
+            self.close(answer, ended);
         }
-        let mut left: Vec<(RequestId, Start)> = self.flying.drain().collect();
-        left.sort_unstable_by_key(|(id, _)| *id);
-        for (_, start) in left {
+        let left = self.flying.iter().filter(|(_, start)| is_own(start)).map(|(id, _)| *id);
+        let mut left: Vec<RequestId> = left.collect();
+        left.sort_unstable();
+        for id in left {
+            let Some(start) = self.flying.remove(&id) else { continue };
             let at = self.now();
             let mut record = unsent(&start.recipe, start.due, at);
-            (record.outcome, record.message) = (flying, Some(message.into()));
-            self.keep(&start, &record, at, &TokenTimes::default());
+            (record.outcome, record.message) = (how.0, Some(how.2.into()));
+            self.keep(&start, record, at, &TokenTimes::default(), None);
         }
-        for (due, recipe) in due {
-            let mut record = unsent(&recipe, due, now);
-            (record.outcome, record.message) = (waiting, Some(message.into()));
-            self.hand_over(&record, &[]);
-        }
+        self.lanes[at].record_waiting(due, how, now);
         Ok(())
     }
 }

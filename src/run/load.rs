@@ -130,6 +130,8 @@ pub struct Load<'a, R> {
     parked: Vec<(u32, Ns)>,
     measuring: Option<Ns>,
     until: Option<Ns>,
+    /// When somebody else ended it.
+    cut: Option<Ns>,
     measured: u64,
 }
 
@@ -165,6 +167,7 @@ impl<'a, R: Recipes> Load<'a, R> {
             parked: Vec::new(),
             measuring: None,
             until: None,
+            cut: None,
             measured: 0,
         };
         if matches!(load.law, Law::Open { .. }) {
@@ -215,7 +218,7 @@ impl<'a, R: Recipes> Load<'a, R> {
         let until = self.until.unwrap_or(Ns::MAX);
         let send = sends.into_iter().flatten().filter(|(due, next)| *due < until || *next == Next::End).min();
         let more = send.is_some() || !self.parked.is_empty() || (self.in_flight > 0 && !self.is_exhausted());
-        let measure = self.warmup_end().filter(|_| more);
+        let measure = self.warmup_end().filter(|_| more && self.cut.is_none());
         send.into_iter().chain(measure.map(|at| (at, Next::Measure))).min_by_key(|(at, next)| (*at, *next))
     }
 
@@ -288,6 +291,12 @@ impl<'a, R: Recipes> Load<'a, R> {
         }
     }
 
+    /// Nothing new starts from `now` on; what is in flight goes on.
+    pub fn end(&mut self, now: Ns) {
+        self.cut = Some(now);
+        self.until = Some(self.until.map_or(now, |until| until.min(now)));
+    }
+
     /// Ends the load at `now`: what was due and not sent, in order of due time.
     pub fn stop(&mut self, now: Ns) -> Vec<(Ns, Recipe)> {
         let mut due = Vec::new();
@@ -340,6 +349,7 @@ impl<'a, R: Recipes> Load<'a, R> {
                     self.duration.map(|length| start.saturating_add(length).saturating_sub(self.shift));
             }
         }
+        self.until = self.until.into_iter().chain(self.cut).min();
     }
 
     /// When the measured part of an open load starts before arrivals are moved back.

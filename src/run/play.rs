@@ -1,20 +1,18 @@
 //! The driver: interleaves load, backend and timeouts, on either clock.
 
-use std::collections::VecDeque;
-
 use rustc_hash::FxHashMap;
 
-use super::checker::{Checker, unmade};
+use super::checker::unmade;
 use super::clock::{Pace, Timeline};
-use super::conversation::Conversations;
-use super::flight::{Ended, Flight, unsent};
-use super::load::{Load, Start};
+use super::flight::{Ended, Flight};
+use super::lane::{Counted, GroupPlayed, Lane, Part, end_followers, group_played, next_start};
+use super::load::Start;
 use super::processor::Watched;
 use super::steps::Steps;
-use super::{Ending, Flow, Observer, Played, Recipes, Resume, RunError, Stop};
+use super::{Ending, Observer, Played, Recipes, Resume, RunError, Stop};
 use crate::backend::{Finish, RequestId, Sink, Stepped};
 use crate::plan::WorkloadPlan;
-use crate::record::{GapRun, Outcome, Phase, Record};
+use crate::record::{GapRun, Outcome, Phase};
 use crate::units::{Duration, Ns};
 
 /// How often a backend may say that something is due, and then do nothing.
@@ -43,32 +41,40 @@ pub fn play(
     observer: &mut dyn Observer,
     resume: &Resume,
 ) -> Result<Played, RunError> {
-    if pace == Pace::Virtual && observer.pools_gaps() {
+    let part = Part { plan, recipes, observer, resume, start: 0, until: None };
+    play_group(vec![part], backend, pace, stop).map(|played| played.whole)
+}
+
+/// Plays several workloads on one backend and one timeline, each with its own load. What [`play`] says holds for each; at
+/// one instant they send in their order. A part that lasts as long as another one ends when the last request of that one
+/// has ended. `total_timeout` cuts off its own part only; a stop and an observer's word end all of them.
+///
+/// # Errors
+/// As [`play`].
+pub fn play_group<R: Recipes>(
+    parts: Vec<Part<'_, R>>,
+    backend: &mut dyn Stepped,
+    pace: Pace,
+    stop: &Stop,
+) -> Result<GroupPlayed, RunError> {
+    if pace == Pace::Virtual && parts.iter().all(|part| part.observer.pools_gaps()) {
         backend.fold_steps();
     }
-    let checker = Checker::new(plan);
-    if checker.looks() || plan.has_history() {
+    if parts.iter().any(|part| part.plan.checks.is_some() || part.plan.has_history()) {
         backend.keep_responses();
     }
     let player = Player {
-        timeout: plan.timeout,
-        checker,
-        load: Load::new(plan, recipes, resume),
+        lanes: parts.into_iter().map(Lane::new).collect(),
         backend,
         clock: Timeline::start(pace),
-        observer,
-        abort: None,
         flights: Flights::default(),
-        conversations: Conversations::new(plan),
-        deadlines: VecDeque::new(),
         next_id: 0,
         processor: if pace == Pace::Virtual { None } else { Watched::start(&[]) },
-        measuring: None,
-        measured_end: 0,
+        is_measuring: false,
         measured_in_flight: 0,
         max_in_flight: 0,
     };
-    player.run(stop, plan.total_timeout)
+    player.run(stop)
 }
 
 /// The requests in flight, and what was heard of them since the last look.
@@ -82,30 +88,29 @@ struct Flights {
     /// Emptied lists, for their memory.
     spare: Vec<Vec<GapRun>>,
     steps: Steps,
-    /// Measured requests that ride.
-    riding: u32,
 }
 
 impl Flights {
     /// Has a request ride no more, if it does.
-    fn alight(&mut self, id: RequestId) {
+    fn alight<R>(&mut self, id: RequestId, lanes: &mut [Lane<'_, R>]) {
         if let Some(flight) = self.live.get_mut(&id)
             && flight.alight(&self.steps)
         {
-            self.riding -= u32::from(flight.start.recipe.phase == Phase::Measured);
+            let recipe = &flight.start.recipe;
+            lanes[recipe.lane as usize].riding -= u32::from(recipe.phase == Phase::Measured);
         }
     }
 }
 
 /// What the backend talks to.
-struct Hearing<'a> {
+struct Hearing<'a, 'p, R> {
     flights: &'a mut Flights,
     clock: &'a Timeline,
-    observer: &'a mut dyn Observer,
+    lanes: &'a mut [Lane<'p, R>],
     heard: bool,
 }
 
-impl Sink for Hearing<'_> {
+impl<R> Sink for Hearing<'_, '_, R> {
     fn tokens(&mut self, id: RequestId, at: Ns, gap: Ns, count: u32) {
         self.heard = true;
         // On the real clock they are all heard of at once, whatever the backend says of their gaps.
@@ -135,7 +140,7 @@ impl Sink for Hearing<'_> {
 
     fn finished(&mut self, id: RequestId, at: Ns, end: Finish) {
         self.heard = true;
-        self.flights.alight(id);
+        self.flights.alight(id, self.lanes);
         self.flights.ended.push((id, Ended::told(self.clock.stamp(at), end)));
     }
 
@@ -146,48 +151,41 @@ impl Sink for Hearing<'_> {
             let oldest = boarded.min().unwrap_or_else(|| self.flights.steps.count());
             self.flights.steps.forget(oldest);
         }
-        if self.flights.riding > 0 {
-            self.observer.on_step(gap, self.flights.riding);
+        for lane in self.lanes.iter_mut().filter(|lane| lane.riding > 0) {
+            lane.observer.on_step(gap, lane.riding);
         }
     }
 
     fn board(&mut self, id: RequestId) {
         if let Some(flight) = self.flights.live.get_mut(&id) {
             flight.board(&self.flights.steps);
-            self.flights.riding += u32::from(flight.start.recipe.phase == Phase::Measured);
+            let recipe = &flight.start.recipe;
+            self.lanes[recipe.lane as usize].riding += u32::from(recipe.phase == Phase::Measured);
         }
     }
 
     fn alight(&mut self, id: RequestId) {
-        self.flights.alight(id);
+        self.flights.alight(id, self.lanes);
     }
 }
 
 /// How many half steps a backend is let go on before the run looks up again.
 const GLIDE: u32 = 10_000;
 
-struct Player<'a, R> {
-    timeout: Ns,
-    checker: Checker<'a>,
-    load: Load<'a, R>,
+struct Player<'a, 'p, R> {
+    lanes: Vec<Lane<'p, R>>,
     backend: &'a mut dyn Stepped,
     clock: Timeline,
-    observer: &'a mut dyn Observer,
-    abort: Option<String>,
     flights: Flights,
-    conversations: Conversations<'a>,
-    /// When requests time out, in order; entries of ended ones are passed over.
-    deadlines: VecDeque<(Ns, RequestId)>,
     next_id: RequestId,
     processor: Option<Watched>,
-    measuring: Option<Ns>,
-    measured_end: Ns,
+    is_measuring: bool,
     measured_in_flight: u32,
     max_in_flight: u32,
 }
 
-impl<R: Recipes> Player<'_, R> {
-    fn run(mut self, stop: &Stop, total_timeout: Option<Ns>) -> Result<Played, RunError> {
+impl<R: Recipes> Player<'_, '_, R> {
+    fn run(mut self, stop: &Stop) -> Result<GroupPlayed, RunError> {
         let ending = loop {
             if let Some(signal) = stop.requested() {
                 break Ending::Interrupted(signal);
@@ -195,16 +193,20 @@ impl<R: Recipes> Player<'_, R> {
             let now = self.clock.now();
             self.hear(now)?;
             self.time_out(now);
-            if total_timeout.is_some_and(|total| now >= total) && !self.is_done() {
-                break Ending::TimedOut;
+            for at in 0..self.lanes.len() {
+                if self.lanes[at].cut_off_at().is_some_and(|total| now >= total) {
+                    self.cut_off(at, &Ending::TimedOut);
+                }
             }
+            end_followers(&mut self.lanes, now);
             self.send(now)?;
-            if let Some(reason) = self.abort.take() {
+            if let Some(reason) = self.lanes.iter_mut().find_map(Lane::take_abort) {
                 break Ending::Aborted(reason);
             }
-            let deadline = self.deadlines.front().map(|(at, _)| *at);
-            let total = total_timeout.unwrap_or(Ns::MAX);
-            let due = self.load.next_due();
+            let deadlines = self.lanes.iter().filter_map(|lane| lane.deadlines.front());
+            let deadline = deadlines.map(|(at, _)| *at).min();
+            let total = self.lanes.iter().filter_map(Lane::cut_off_at).min().unwrap_or(Ns::MAX);
+            let due = self.lanes.iter().filter_map(Lane::next_due).min();
             let own = due.into_iter().chain(deadline).min().unwrap_or(Ns::MAX).min(total);
             let is_done = due.is_none() && self.flights.live.is_empty();
             match self.backend_event() {
@@ -214,17 +216,18 @@ impl<R: Recipes> Player<'_, R> {
                 _ => self.wait(own, stop),
             }
         };
-        self.cut_off(&ending);
-        let now = self.clock.now();
-        let measure_start = self.measuring.unwrap_or(now);
-        let mut measure_end = self.measured_end.max(measure_start);
-        if ending == Ending::Complete && self.measuring.is_some() {
-            measure_end = measure_end.max(self.load.ended_by_time().unwrap_or(0));
+        for at in 0..self.lanes.len() {
+            // Of several, one that is over is complete.
+            if self.lanes.len() == 1 || !self.lanes[at].is_done() {
+                self.cut_off(at, &ending);
+            }
         }
-        let stats = self.backend.stats(now.max(measure_end));
+        let now = self.clock.now();
         let processor = self.processor.as_ref().and_then(Watched::end);
-        let max_in_flight = self.max_in_flight;
-        Ok(Played { measure_start, measure_end, max_in_flight, stats, processor, ending })
+        let (lanes, most) = (&self.lanes, self.max_in_flight);
+        let end = lanes.iter().map(|lane| lane.measure_end(now)).max().unwrap_or(now);
+        let stats = self.backend.stats(now.max(end));
+        Ok(group_played(lanes, now, Counted { max_in_flight: most, stats, processor }))
     }
 
     /// Waits until `deadline`, or for a shorter time: on the real clock until something happens in the backend.
@@ -233,10 +236,6 @@ impl<R: Recipes> Player<'_, R> {
         if !heard {
             self.clock.wait(deadline, stop);
         }
-    }
-
-    fn is_done(&self) -> bool {
-        self.flights.live.is_empty() && self.load.next_due().is_none()
     }
 
     /// The backend's next event, as long as somebody waits for an answer.
@@ -262,12 +261,8 @@ impl<R: Recipes> Player<'_, R> {
 
     /// Has the backend play everything up to `at`. Whether a request heard something by name.
     fn advance(&mut self, at: Ns) -> bool {
-        let mut hearing = Hearing {
-            flights: &mut self.flights,
-            clock: &self.clock,
-            observer: &mut *self.observer,
-            heard: false,
-        };
+        let mut hearing =
+            Hearing { flights: &mut self.flights, clock: &self.clock, lanes: &mut self.lanes, heard: false };
         self.backend.advance(at, &mut hearing);
         hearing.heard
     }
@@ -306,41 +301,40 @@ impl<R: Recipes> Player<'_, R> {
 
     /// Ends what is in flight too long.
     fn time_out(&mut self, now: Ns) {
-        while let Some((deadline, id)) = self.deadlines.front().copied() {
-            let live = self.flights.live.contains_key(&id);
-            if live && deadline > now {
-                break;
+        for at in 0..self.lanes.len() {
+            while let Some((deadline, id)) = self.lanes[at].deadlines.front().copied() {
+                let live = self.flights.live.contains_key(&id);
+                if live && deadline > now {
+                    break;
+                }
+                self.lanes[at].deadlines.pop_front();
+                if live {
+                    self.backend.cancel(id, now);
+                    let message = format!("no complete answer within {}", Duration(self.lanes[at].timeout()));
+                    let ended = Ended::here(self.clock.stamp(now), Outcome::TimedOut, Some(message.into()));
+                    self.close(id, ended);
+                }
             }
-            self.deadlines.pop_front();
-            if live {
-                self.backend.cancel(id, now);
-                let message = format!("no complete answer within {}", Duration(self.timeout));
-                let ended = Ended::here(self.clock.stamp(now), Outcome::TimedOut, Some(message.into()));
-                self.close(id, ended);
+            // One long request must not keep the entries of all that ended behind it.
+            let deadlines = &mut self.lanes[at].deadlines;
+            if deadlines.len() > 64 + 2 * self.flights.live.len() {
+                let live = &self.flights.live;
+                deadlines.retain(|(_, id)| live.contains_key(id));
             }
-        }
-        // One long request must not keep the entries of all that ended behind it.
-        if self.deadlines.len() > 64 + 2 * self.flights.live.len() {
-            let live = &self.flights.live;
-            self.deadlines.retain(|(_, id)| live.contains_key(id));
         }
     }
 
     /// Sends what is due by `now`.
     fn send(&mut self, now: Ns) -> Result<(), RunError> {
         loop {
-            let start = if self.abort.is_some() { None } else { self.load.poll(now) };
-            if self.measuring.is_none()
-                && let Some(at) = self.load.measuring()
-            {
-                self.measuring = Some(at);
-                self.backend.start_measuring(now);
-            }
-            while let Some(unsent_one) = self.load.take_unsent() {
-                let mut record = unsent(&unsent_one.recipe, unsent_one.due, self.clock.stamp(now));
-                record.outcome = Outcome::Skipped;
-                record.message = Some(unsent_one.reason.into());
-                self.hand_over(&record, &[]);
+            let stamp = self.clock.stamp(now);
+            let start = next_start(&mut self.lanes, now);
+            for lane in &mut self.lanes {
+                if lane.begins_to_measure() && !self.is_measuring {
+                    self.is_measuring = true;
+                    self.backend.start_measuring(now);
+                }
+                lane.take_unsent(stamp);
             }
             let Some(start) = start else { return Ok(()) };
             let sent = self.clock.now();
@@ -352,20 +346,21 @@ impl<R: Recipes> Player<'_, R> {
     }
 
     fn submit(&mut self, mut start: Start, sent: Ns) {
+        let lane = &mut self.lanes[start.recipe.lane as usize];
         let at = self.clock.stamp(sent);
-        if let Some(record) = unmade(&start, at).or_else(|| self.conversations.fill(&mut start, at)) {
-            self.hand_over(&record, &[]);
-            self.load.on_finished(&start, sent, record.outcome, sent);
+        if let Some(record) = unmade(&start, at).or_else(|| lane.begin(&mut start, at)) {
+            lane.hand_over(&record, &[]);
+            lane.on_finished(&start, sent, record.outcome, sent);
             return;
         }
         let id = self.next_id;
         self.next_id += 1;
+        lane.deadlines.push_back((sent.saturating_add(lane.timeout()), id));
         self.backend.submit(id, &start.recipe, sent);
         if start.recipe.phase == Phase::Measured {
             self.measured_in_flight += 1;
             self.max_in_flight = self.max_in_flight.max(self.measured_in_flight);
         }
-        self.deadlines.push_back((sent.saturating_add(self.timeout), id));
         let gaps = self.flights.spare.pop().unwrap_or_default();
         self.flights.live.insert(id, Flight::new(start, sent, gaps));
     }
@@ -374,55 +369,36 @@ impl<R: Recipes> Player<'_, R> {
     fn close(&mut self, id: RequestId, ended: Ended) {
         let at = ended.at;
         let Some((start, sent, outcome)) = self.record(id, ended) else { return };
-        self.load.on_finished(&start, sent, outcome, at);
+        self.lanes[start.recipe.lane as usize].on_finished(&start, sent, outcome, at);
     }
 
     fn record(&mut self, id: RequestId, mut ended: Ended) -> Option<(Start, Ns, Outcome)> {
-        self.flights.alight(id);
+        self.flights.alight(id, &mut self.lanes);
         let flight = self.flights.live.remove(&id)?;
         let sent = flight.sent;
         let response = ended.response.take();
-        let text = response.as_ref().map(|response| response.text.as_str().into());
         let (mut record, mut gaps, start) = flight.close(ended);
-        self.checker.check(&start.recipe, &mut record, response);
         if record.phase == Phase::Measured {
             self.measured_in_flight -= 1;
         }
-        self.conversations.hear(&start.recipe, record.output_tokens, text, record.outcome.releases());
-        self.hand_over(&record, &gaps);
+        self.lanes[start.recipe.lane as usize].close(&start.recipe, &mut record, &gaps, response);
         gaps.clear();
         self.flights.spare.push(gaps);
         Some((start, sent, record.outcome))
     }
 
-    fn hand_over(&mut self, record: &Record, gaps: &[GapRun]) {
-        if record.phase == Phase::Measured {
-            self.measured_end = self.measured_end.max(record.end);
-        }
-        if let Flow::Abort(reason) = self.observer.on_record(record, gaps) {
-            self.abort.get_or_insert(reason);
-        }
-    }
-
-    /// Ends what is in flight, and records what was due and not sent.
-    fn cut_off(&mut self, ending: &Ending) {
+    /// Ends what is in flight of one part, and records what was due and not sent.
+    fn cut_off(&mut self, at: usize, ending: &Ending) {
         let now = self.clock.now();
-        let (flying, waiting, message) = match ending {
-            Ending::Complete => return,
-            Ending::TimedOut => (Outcome::TimedOut, Outcome::Skipped, "cut off by `total_timeout`"),
-            Ending::Aborted(_) => (Outcome::Interrupted, Outcome::Interrupted, "the run was aborted"),
-            Ending::Interrupted(_) => (Outcome::Interrupted, Outcome::Interrupted, "the run was interrupted"),
-        };
-        let mut ids: Vec<RequestId> = self.flights.live.keys().copied().collect();
+        let Some(how) = self.lanes[at].cut_off(ending) else { return };
+        let own = self.flights.live.iter().filter(|(_, flight)| flight.start.recipe.lane as usize == at);
+        let mut ids: Vec<RequestId> = own.map(|(id, _)| *id).collect();
         ids.sort_unstable();
         for id in ids {
             self.backend.cancel(id, now);
-            self.record(id, Ended::here(now, flying, Some(message.into())));
+            self.record(id, Ended::here(now, how.0, Some(how.2.into())));
         }
-        for (due, recipe) in self.load.stop(now) {
-            let mut record = unsent(&recipe, due, now);
-            (record.outcome, record.message) = (waiting, Some(message.into()));
-            self.hand_over(&record, &[]);
-        }
+        let due = self.lanes[at].stop(now);
+        self.lanes[at].record_waiting(due, how, now);
     }
 }

@@ -84,6 +84,8 @@ fn plan(load: LoadPlan) -> WorkloadPlan {
         timeout: 600 * SECOND,
         total_timeout: None,
         repeats: 1,
+        lane: 0,
+        follows: false,
         search: None,
         skipped_rows: 0,
         sampling: Sampling::default(),

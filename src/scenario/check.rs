@@ -139,10 +139,10 @@ impl Part<'_> {
         }
     }
 
-    /// Checks an expanded workload.
-    pub fn workload(&mut self, workload: &Workload) {
+    /// Checks an expanded workload. `follows` says that another one ends it.
+    pub fn workload(&mut self, workload: &Workload, follows: bool) {
         self.prompt(workload);
-        self.load(&workload.load, matches!(workload.prompt, Prompt::Trace(_)));
+        self.load(&workload.load, matches!(workload.prompt, Prompt::Trace(_)), follows);
         if let Some(Warmup { duration, .. }) = &workload.warmup {
             let mut warmup = self.at(&["warmup"]);
             warmup.one_of(
@@ -342,7 +342,7 @@ impl Part<'_> {
         }
     }
 
-    fn load(&mut self, load: &Load, trace: bool) {
+    fn load(&mut self, load: &Load, trace: bool, follows: bool) {
         let mut part = self.at(&["load"]);
         let end = match load {
             Load::Closed(load) => {
@@ -378,7 +378,7 @@ impl Part<'_> {
                 true
             }
         };
-        if !end {
+        if !end && !follows {
             let diagnostic = Diagnostic::error(part.key_span(), "the load never ends")
                 .help("add `requests`, `duration`, or both: whichever comes first ends it");
             part.report(diagnostic);

@@ -12,6 +12,7 @@ mod found;
 mod load;
 mod matrix;
 mod node;
+mod parallel;
 mod path;
 #[cfg(test)]
 mod reference;

@@ -7,6 +7,7 @@ use super::diagnostic::{Diagnostic, quote};
 use super::found::Found;
 use super::load::Family;
 use super::node::Node;
+use super::parallel;
 use super::source::{Sources, Span};
 use super::types::Workload;
 use crate::backend::config::Backend;
@@ -17,7 +18,7 @@ use crate::rule::{Limit, Rule, RuleError};
 
 /// Names of workloads, backends, baselines and metrics, as they are written.
 pub fn names(tree: &Node, found: &mut Found) {
-    for group in ["workloads", "backends", "baselines", "metrics"] {
+    for group in ["workloads", "parallel", "backends", "baselines", "metrics"] {
         let Some(map) = tree.get(group).and_then(|entry| entry.node.map()) else { continue };
         for (name, entry) in map {
             if let Some(diagnostic) = no_name(name, entry.key) {
@@ -57,7 +58,9 @@ pub fn check(
     };
     let mut workloads: Vec<&str> = families.values().map(|family| family.name.as_str()).collect();
     workloads.dedup();
-    let points = families.keys().map(String::as_str).filter(|name| !workloads.contains(name)).collect();
+    let points = families.keys().map(String::as_str).filter(|name| !workloads.contains(name));
+    let points = points.chain(keys("parallel")).collect();
+    parallel::check(tree, value, families, found);
     let names = Names { workloads, points, backends: keys("backends"), baselines: keys("baselines") };
     let mut checker = Checker { tree, declared: declared(value), names, sources, found };
     checker.chosen_backends(value, backend_chosen);
@@ -79,7 +82,7 @@ pub fn check(
     for name in keys("workloads") {
         checker.slo(&["workloads", name, "slo"], &value["workloads"][name]["slo"]);
         if let Ok(workload) = serde_json::from_value::<Workload>(value["workloads"][name].clone()) {
-            checker.at(&["workloads", name]).workload(&workload);
+            checker.at(&["workloads", name]).workload(&workload, parallel::follows(value, name));
         }
     }
 }

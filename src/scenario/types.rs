@@ -10,7 +10,7 @@ use crate::check::config::Check;
 use crate::gate::config::{Baseline, Gates, ValidityRules};
 use crate::hook::config::{CustomMetric, Hooks};
 use crate::metric::Metric;
-use crate::plan::config::{Cache, Cancel, Load, Output, Prompt, Tags, Warmup};
+use crate::plan::config::{Cache, Cancel, Group, Load, Member, Output, Prompt, Tags, Warmup};
 use crate::report::config::{Records, ReportFile};
 use crate::units::Duration;
 
@@ -47,9 +47,17 @@ pub struct Scenario {
     #[serde(default, skip_serializing)]
     #[schemars(with = "Option<Workload>")]
     pub defaults: Option<Value>,
-    /// The workloads by name; they run one after another in this order.
+    /// The workloads by name; they run one after another in this order, but for those of a group under `parallel`.
     #[schemars(extend("propertyNames" = {"pattern": "^[a-z0-9_.-]+$"}, "minProperties" = 1))]
     pub workloads: IndexMap<String, Workload>,
+    /// Groups of workloads that run at once on one backend, by name: `mixed: { chat: { start: 30s }, batch: { until: chat } }`.
+    /// Each workload has its own metrics and rules; the group's name stands for all of them pooled, beside them in every
+    /// report, and in rules that name it. What only the engine counts (its cache, its batches, its memory) is known of the
+    /// group alone. A workload is in one group at most, has no matrix and does not search, and all of a group have the
+    /// same `repeats`.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    #[schemars(extend("propertyNames" = {"pattern": "^[a-z0-9_.-]+$"}))]
+    pub parallel: IndexMap<String, Group>,
     /// Functions that make prompts, change requests and judge responses. A workload's own hooks replace them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hooks: Option<Hooks>,
@@ -80,6 +88,14 @@ pub struct Scenario {
 }
 
 impl Scenario {
+    /// The place of a workload in its group, and what that says of it; `None` outside groups.
+    pub fn member(&self, workload: &str) -> Option<(usize, &Member)> {
+        self.parallel.values().find_map(|group| {
+            let (at, _, member) = group.get_full(workload)?;
+            Some((at, member))
+        })
+    }
+
     /// The metrics that it declares, in order.
     pub fn custom_metrics(&self) -> Vec<&'static Metric> {
         let places = self.metrics.iter().zip(0..);

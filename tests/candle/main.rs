@@ -70,7 +70,7 @@ fn answers(local: &Local, recipes: &[Recipe]) -> (Vec<String>, EngineStats) {
 }
 
 fn answers_by(local: &Local, recipes: &[Recipe], sampling: &Sampling) -> (Vec<String>, EngineStats) {
-    let mut engine = local.engine(sampling.clone()).unwrap();
+    let mut engine = local.engine(vec![sampling.clone()]).unwrap();
     engine.keep_responses();
     let mut heard = Heard::default();
     for (id, recipe) in (0..).zip(recipes) {
@@ -281,7 +281,7 @@ fn time_to_first_token_and_gaps_are_the_whole_time_and_ten_requests_are_one_batc
     let prepared = prepared(&tiny(Like::Smollm2Of135m, dir.path()), changes).unwrap();
     let local = open(&prepared, |_| {});
     for plan in &prepared.plan.workloads[1..] {
-        let mut engine = local.engine(Sampling::default()).unwrap();
+        let mut engine = local.engine(vec![Sampling::default()]).unwrap();
         let mut records = Exact::default();
         let (stop, resume) = (Stop::default(), Resume::default());
         let played =

@@ -38,7 +38,7 @@ fn start(dir: &Path, args: &[&str]) -> Child {
     sagebench(dir).args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-fn signal(child: &Child, name: &str) {
+pub fn signal(child: &Child, name: &str) {
     let status =
         std::process::Command::new("kill").arg(format!("-{name}")).arg(child.id().to_string()).status();
     assert!(status.unwrap().success());
@@ -49,7 +49,7 @@ fn finish(child: Child) -> Said {
 }
 
 /// Waits until the run has recorded something.
-fn wait_for_journal(dir: &Path, bytes: u64) {
+pub fn wait_for_journal(dir: &Path, bytes: u64) {
     let journal = dir.join("benchmark_results/journal.bin");
     while fs::metadata(&journal).map_or(0, |m| m.len()) < bytes {
         std::thread::sleep(Duration::from_millis(1));

@@ -12,6 +12,7 @@ mod hooks;
 mod import;
 mod interruption;
 mod models;
+mod parallel;
 #[path = "../real/mod.rs"]
 mod real;
 mod records;

@@ -33,7 +33,7 @@ impl Local {
     }
 
     /// Never called.
-    pub fn engine(&self, _: Sampling) -> Result<Engine, OpenError> {
+    pub fn engine(&self, _: Vec<Sampling>) -> Result<Engine, OpenError> {
         match self.0 {}
     }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustc_hash::FxHashMap;
 
 use super::Row;
-use super::live::{Live, Stop, Tokens};
+use super::live::{Live, Session, Stop, Tokens};
 use super::lookup::{Reach, look_up};
 use super::memory::Memory;
 use super::sampler::Choice;
@@ -19,7 +19,7 @@ use crate::backend::config::Drafting;
 use crate::backend::{EngineStats, Finish, RequestId, Sink, Stepped};
 use crate::engine::{Emission, KvCache, Limits, Request, Scheduled, Scheduler};
 use crate::plan::{Content, Message, PromptRecipe, Recipe, Sampling, chat_text, text};
-use crate::record::{Outcome, Phase, Response, TokenSource, Turn};
+use crate::record::{Outcome, Response, TokenSource, Turn};
 use crate::tokenizer::{Hf, Tokenizer};
 use crate::units::Ns;
 
@@ -41,7 +41,8 @@ pub struct Parts {
     /// Where drafts come from.
     pub speculative: Option<Drafting>,
     /// How answers are chosen and where they end; without a temperature, the most likely token is.
-    pub sampling: Sampling,
+    /// For each workload that it serves, in the order of [`Recipe::lane`].
+    pub sampling: Vec<Sampling>,
 }
 
 /// One cell's engine: a cold cache, nothing in flight.
@@ -52,7 +53,7 @@ pub struct Engine {
     worker: Worker,
     live: FxHashMap<RequestId, Live>,
     /// Prompts and answers of the sessions that go on, token by token: the next turn finds its blocks.
-    said: FxHashMap<(Phase, u64), Vec<u32>>,
+    said: FxHashMap<Session, Vec<u32>>,
     /// Requests whose prompts are not looked at yet.
     inbox: VecDeque<(RequestId, Recipe)>,
     /// The sequences of the step in flight.
@@ -80,7 +81,7 @@ struct Settings {
     end_tokens: Vec<u32>,
     bytes_per_token: u64,
     drafting: Option<Drafting>,
-    sampling: Sampling,
+    sampling: Vec<Sampling>,
 }
 
 impl Engine {
@@ -184,7 +185,8 @@ impl Engine {
             content: tokens.clone(),
         };
         self.scheduler.submit(request).map_err(|rejection| (prompt, rejection.to_string()))?;
-        let sampling = &self.parts.sampling;
+        let lane = (recipe.lane as usize).min(self.parts.sampling.len() - 1);
+        let sampling = &self.parts.sampling[lane];
         let choice = Choice {
             temperature: sampling.temperature.unwrap_or(0.0) as f32,
             top_p: sampling.top_p.unwrap_or(1.0) as f32,
@@ -197,7 +199,7 @@ impl Engine {
         }
         let session = session.filter(|_| recipe.session.is_some_and(Turn::has_next));
         let live =
-            Live { tokens, prompt, forced: recipe.forced, session, choice, reach, kept: 0, stop: None };
+            Live { tokens, prompt, forced: recipe.forced, session, choice, reach, kept: 0, stop: None, lane };
         self.live.insert(id, live);
         Ok(())
     }
@@ -323,7 +325,7 @@ impl Engine {
             self.said.insert(key, held.ids.clone());
         }
         if self.keeps_responses {
-            let text = self.parts.answer(&held.ids[live.prompt as usize..]);
+            let text = self.parts.answer(&held.ids[live.prompt as usize..], live.lane);
             let reason = if stop.is_some() { "stop" } else { "length" };
             finish.response = Some(Box::new(Response { text, finish_reason: Some(reason.into()) }));
         }
@@ -354,27 +356,28 @@ impl Settings {
         if let Some(at) = chosen.iter().position(|token| self.end_tokens.contains(token)) {
             return Some(Stop { tokens: at as u32 + 1 });
         }
-        if self.sampling.stop.is_empty() {
+        let stops = &self.sampling[live.lane].stop;
+        if stops.is_empty() {
             return None;
         }
         let held = live.tokens.held();
         let answer = &held.ids[live.prompt as usize..];
         let before = answer.len() - chosen.len();
         // No token is shorter than a byte of the text that it ends, but for special ones, which have none.
-        let reach = self.sampling.stop.iter().map(String::len).max().unwrap_or(0);
+        let reach = stops.iter().map(String::len).max().unwrap_or(0);
         let start = before.saturating_sub(reach);
         (1..=chosen.len())
             .find(|count| {
                 let tail = self.tokenizer.decode(&answer[start..before + count]);
-                self.sampling.stop.iter().any(|stop| tail.contains(stop.as_str()))
+                stops.iter().any(|stop| tail.contains(stop.as_str()))
             })
             .map(|count| Stop { tokens: count as u32 })
     }
 
     /// The text of an answer, up to where a stop begins.
-    fn answer(&self, ids: &[u32]) -> String {
+    fn answer(&self, ids: &[u32], lane: usize) -> String {
         let mut text = self.tokenizer.decode(ids);
-        let end = self.sampling.stop.iter().filter_map(|stop| text.find(stop.as_str())).min();
+        let end = self.sampling[lane].stop.iter().filter_map(|stop| text.find(stop.as_str())).min();
         if let Some(end) = end {
             text.truncate(end);
         }
@@ -382,9 +385,9 @@ impl Settings {
     }
 }
 
-/// The session that a request is a turn of.
-fn session(recipe: &Recipe) -> Option<(Phase, u64)> {
-    recipe.session.map(|turn| (recipe.phase, turn.session))
+/// The session that a request is a turn of, named by its workload, phase and number.
+fn session(recipe: &Recipe) -> Option<Session> {
+    recipe.session.map(|turn| (recipe.lane, recipe.phase, turn.session))
 }
 
 /// Puts a sequence's tokens into a step, and into what a draft model computes.

@@ -8,6 +8,9 @@ use crate::engine::Content;
 use crate::record::Phase;
 use crate::sample::key;
 
+/// A session: the [lane](crate::plan::Recipe::lane) of its workload, its phase and its number.
+pub(super) type Session = (u32, Phase, u64);
+
 /// The tokens of one request: the engine that computes them and the scheduler that names their blocks share them.
 #[derive(Debug, Clone)]
 pub struct Tokens(Arc<Mutex<Held>>);
@@ -57,7 +60,7 @@ pub struct Live {
     /// Whether its length is forced: it goes on behind the tokens that end an answer.
     pub(super) forced: bool,
     /// The session that it is a turn of, if another turn follows.
-    pub(super) session: Option<(Phase, u64)>,
+    pub(super) session: Option<Session>,
     pub(super) choice: Choice,
     /// How many drafts it tries.
     pub(super) reach: Reach,
@@ -65,6 +68,8 @@ pub struct Live {
     pub(super) kept: u32,
     /// Of the step in flight: how many of its tokens count, when the answer ends with them.
     pub(super) stop: Option<Stop>,
+    /// The place of its workload among those that the engine serves.
+    pub lane: usize,
 }
 
 /// Where an answer ends by itself.

@@ -80,8 +80,9 @@ impl Local {
         })
     }
 
-    /// An engine for one cell.
-    pub fn engine(&self, sampling: Sampling) -> Result<Engine, OpenError> {
+    /// An engine for one cell. `sampling` is for each workload that it serves, in the order of
+    /// [`Recipe::lane`](crate::plan::Recipe::lane); there is at least one.
+    pub fn engine(&self, sampling: Vec<Sampling>) -> Result<Engine, OpenError> {
         let wrong = |error: String| OpenError::Model(error);
         let size = self.config.kv.block_tokens;
         let computing = |model: &Arc<Mutex<Model>>| {

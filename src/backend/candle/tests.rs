@@ -154,7 +154,7 @@ impl Setup {
                 (true, None) => Some(Drafting::PromptLookup(lookup)),
                 (true, Some(_)) => Some(Drafting::Model(model)),
             },
-            sampling: self.sampling.clone(),
+            sampling: vec![self.sampling.clone()],
         };
         let fake = Box::new(fake(0, Arc::clone(&steps)));
         let mut engine = Engine::start(parts, fake, drafter.filter(|_| self.speculative)).unwrap();

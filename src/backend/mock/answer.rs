@@ -18,8 +18,8 @@ const ANSWER: u64 = 0x616e_7377_6572;
 /// for the texts as they come out.
 #[derive(Debug)]
 pub struct Answers {
-    /// The texts that the scenario gives for this workload, each with its number in the scenario.
-    given: Vec<Given>,
+    /// For each workload, the texts that the scenario gives for it, each with its number in the scenario.
+    given: Vec<Vec<Given>>,
     seed: u64,
     kept: bool,
 }
@@ -35,13 +35,21 @@ struct Given {
 impl Answers {
     /// The answers for the workload `family`. `seed` is the scenario's: it decides draws.
     pub fn new(responses: &[MockResponse], family: &str, seed: u64) -> Self {
-        let given = (0..).zip(responses).filter_map(|(number, response)| {
-            let matches = response.matches.clone().unwrap_or_default();
-            let here = matches.workload.as_deref().is_none_or(|name| name == family);
-            let tokens = tokenizer::Mock.count(&response.text);
-            here.then(|| Given { number, matches, text: response.text.clone(), tokens })
-        });
-        Self { given: given.collect(), seed, kept: false }
+        Self::group(responses, &[family], seed)
+    }
+
+    /// The answers for several workloads at once, in the order of [`Recipe::lane`].
+    pub fn group(responses: &[MockResponse], families: &[&str], seed: u64) -> Self {
+        let of = |family: &&str| {
+            let given = (0..).zip(responses).filter_map(|(number, response)| {
+                let matches = response.matches.clone().unwrap_or_default();
+                let here = matches.workload.as_deref().is_none_or(|name| name == *family);
+                let tokens = tokenizer::Mock.count(&response.text);
+                here.then(|| Given { number, matches, text: response.text.clone(), tokens })
+            });
+            given.collect()
+        };
+        Self { given: families.iter().map(of).collect(), seed, kept: false }
     }
 
     /// Responses are told from now on.
@@ -56,7 +64,8 @@ impl Answers {
 
     fn given(&self, recipe: &Recipe) -> Option<&Given> {
         let (draws, prompt) = (key(&[self.seed, ANSWER]), recipe.prompt.tokens());
-        self.given.iter().find(|given| hits(&given.matches, recipe.index, prompt, [draws, given.number]))
+        let own = self.given.get(recipe.lane as usize)?;
+        own.iter().find(|given| hits(&given.matches, recipe.index, prompt, [draws, given.number]))
     }
 
     /// The recipe as the mock plays it: an answer that may end by itself is no longer than its text.

@@ -39,7 +39,7 @@ pub struct Batched {
     /// What dropping one cached block adds to a step.
     evict: Ns,
     speculation: Option<Speculation>,
-    answers: Answers,
+    pub(super) answers: Answers,
     /// What is in flight, where responses are told.
     asked: FxHashMap<RequestId, Recipe>,
     /// When the step in flight ends.

@@ -1,5 +1,7 @@
 //! Which requests go wrong on purpose.
 
+use std::collections::BTreeMap;
+
 use crate::backend::config::{Fault, FaultAction, RequestMatch};
 use crate::sample::key;
 
@@ -34,6 +36,13 @@ impl FaultPlan {
         let mut hit =
             own.filter(|(number, rule)| hits(&rule.matches, index, prompt_tokens, [self.seed, *number]));
         hit.next().map(|(_, rule)| &rule.action)
+    }
+
+    /// What happens to an engine that several workloads share, as [`Self::of_engine`]: a rule for all of them once.
+    pub(super) fn of_shared_engine(plans: &[Self]) -> Vec<FaultAction> {
+        let rules = plans.iter().flat_map(|plan| &plan.rules).filter(|(_, rule)| rule.action.is_of_engine());
+        let rules: BTreeMap<u64, &FaultAction> = rules.map(|(at, rule)| (*at, &rule.action)).collect();
+        rules.into_values().cloned().collect()
     }
 
     /// What happens to the engine as a whole, in the order of the scenario.

@@ -22,6 +22,7 @@ use crate::units::Ns;
 /// A request that has not ended for whoever waits for it.
 #[derive(Debug)]
 struct Live {
+    lane: u32,
     index: u64,
     /// Whether faults that hit it are logged: a warm-up request is in no metric.
     measured: bool,
@@ -100,7 +101,8 @@ struct Shrunk {
 #[derive(Debug)]
 pub struct Faulty<E> {
     engine: E,
-    plan: FaultPlan,
+    /// For each workload that it serves, in the order of [`Recipe::lane`].
+    plans: Vec<FaultPlan>,
     books: Books,
     /// What happens to the engine as a whole, the next one first.
     ahead: VecDeque<(Ns, FaultAction)>,
@@ -111,13 +113,19 @@ pub struct Faulty<E> {
 impl<E: Engine> Faulty<E> {
     /// The engine, at its start, with the faults of `plan`.
     pub fn new(engine: E, plan: FaultPlan) -> Self {
+        Self::group(engine, vec![plan])
+    }
+
+    /// The same for several workloads that share the engine, in the order of [`Recipe::lane`].
+    pub fn group(engine: E, plans: Vec<FaultPlan>) -> Self {
         let when = |action: &FaultAction| match action {
             FaultAction::EngineStall(fault) => fault.at.0,
             FaultAction::EngineCrash(fault) => fault.at.0,
             FaultAction::KvShrink(fault) => fault.at.0,
             _ => 0,
         };
-        let mut ahead: Vec<_> = plan.of_engine().map(|action| (when(action), action.clone())).collect();
+        let whole = FaultPlan::of_shared_engine(&plans);
+        let mut ahead: Vec<_> = whole.into_iter().map(|action| (when(&action), action)).collect();
         ahead.sort_by_key(|(at, _)| *at);
         let books = Books {
             live: BTreeMap::new(),
@@ -127,7 +135,7 @@ impl<E: Engine> Faulty<E> {
             cuts: Vec::new(),
             shrunk: None,
         };
-        let mut faulty = Self { engine, plan, books, ahead: ahead.into(), down_until: 0 };
+        let mut faulty = Self { engine, plans, books, ahead: ahead.into(), down_until: 0 };
         while let Some((_, action)) =
             faulty.ahead.pop_front_if(|(_, action)| matches!(action, FaultAction::StartupDelay(_)))
         {
@@ -156,7 +164,12 @@ impl<E: Engine> Faulty<E> {
             let message = "injected fault: the engine has crashed and is not back".to_owned();
             let index = live.measured.then_some(live.index);
             if index.is_some() {
-                self.books.log.push(InjectedFault { index, action: "engine_crash".into(), at_ns: now });
+                self.books.log.push(InjectedFault {
+                    index,
+                    lane: live.lane,
+                    action: "engine_crash".into(),
+                    at_ns: now,
+                });
             }
             self.books.end(now, id, finish(prompt, 0, Outcome::Refused, message));
             return false;
@@ -253,7 +266,7 @@ impl<E: Engine> Faulty<E> {
         let preemptions = self.engine.preemptions(id);
         self.engine.cancel(id, at);
         if live.measured {
-            self.books.note(Some(live.index), action, at);
+            self.books.note(Some((live.lane, live.index)), action, at);
         }
         sink.finished(id, at, finish(live.prompt_tokens, preemptions, outcome, message.to_owned()));
     }
@@ -285,16 +298,18 @@ impl<E: Engine> Faulty<E> {
 }
 
 impl Books {
-    fn note(&mut self, index: Option<u64>, action: &FaultAction, at: Ns) {
-        self.log.push(InjectedFault { index, action: action.kind().into(), at_ns: at });
+    /// `hit` is the place of the workload and the index of the request that it hit.
+    fn note(&mut self, hit: Option<(u32, u64)>, action: &FaultAction, at: Ns) {
+        let (lane, index) = (hit.map_or(0, |hit| hit.0), hit.map(|hit| hit.1));
+        self.log.push(InjectedFault { index, lane, action: action.kind().into(), at_ns: at });
     }
 
     /// Logs that a request's own fault has struck.
     fn strikes(&mut self, id: RequestId, at: Ns) {
         let Some(live) = self.live.get(&id) else { return };
-        let (index, fault) = (live.index, live.fault.clone());
+        let (hit, fault) = ((live.lane, live.index), live.fault.clone());
         if let Some(action) = fault {
-            self.note(Some(index), &action, at);
+            self.note(Some(hit), &action, at);
         }
     }
 
@@ -318,14 +333,19 @@ impl Books {
             && let Some(action @ FaultAction::WrongUsage(usage)) = &live.fault
         {
             sink.usage(id, usage.completion_tokens);
-            self.note(Some(live.index), action, at);
+            self.note(Some((live.lane, live.index)), action, at);
         }
         if let (Outcome::Refused, Some(shrunk)) = (end.outcome, &self.shrunk)
             && live.measured
             && live.tokens > shrunk.to
             && live.tokens <= shrunk.from
         {
-            self.log.push(InjectedFault { index: Some(live.index), action: "kv_shrink".into(), at_ns: at });
+            self.log.push(InjectedFault {
+                index: Some(live.index),
+                lane: live.lane,
+                action: "kv_shrink".into(),
+                at_ns: at,
+            });
         }
         sink.finished(id, at, end);
     }
@@ -450,8 +470,10 @@ impl<E: Engine> Stepped for Faulty<E> {
     fn submit(&mut self, id: RequestId, recipe: &Recipe, now: Ns) {
         let prompt_tokens = recipe.prompt.tokens();
         let measured = recipe.phase == Phase::Measured;
-        let own = self.plan.action(recipe.index, prompt_tokens).filter(|_| measured);
+        let plan = self.plans.get(recipe.lane as usize);
+        let own = plan.and_then(|plan| plan.action(recipe.index, prompt_tokens)).filter(|_| measured);
         let live = Live {
+            lane: recipe.lane,
             index: recipe.index,
             measured,
             prompt_tokens,

@@ -36,16 +36,43 @@ pub fn open(
     seed: u64,
     dir: &Path,
 ) -> Result<Box<dyn Stepped>, MockError> {
-    let faults = FaultPlan::new(&config.faults, family, seed);
+    open_shared(config, &[family], seed, dir)
+}
+
+/// A mock that several workloads share, in the order of [`Recipe::lane`].
+///
+/// # Errors
+/// When the configuration can not be used.
+pub fn open_shared(
+    config: &MockBackend,
+    families: &[&str],
+    seed: u64,
+    dir: &Path,
+) -> Result<Box<dyn Stepped>, MockError> {
+    let faults = families.iter().map(|family| FaultPlan::new(&config.faults, family, seed)).collect();
+    let answers = Answers::group(&config.responses, families, seed);
     Ok(match config.mode {
-        Mode::Fixed => with_faults(Mock::open(config, family, seed, dir)?, faults),
-        Mode::Batched => with_faults(Batched::open(config, family, seed)?, faults),
-        Mode::Replay => with_faults(Replay::open(config, family, seed), faults),
+        Mode::Fixed => {
+            let mut engine = Mock::open(config, "", seed, dir)?;
+            engine.answers = answers;
+            with_faults(engine, faults)
+        }
+        Mode::Batched => {
+            let mut engine = Batched::open(config, "", seed)?;
+            engine.answers = answers;
+            with_faults(engine, faults)
+        }
+        Mode::Replay => {
+            let mut engine = Replay::open(config, "", seed);
+            engine.answers = answers;
+            with_faults(engine, faults)
+        }
     })
 }
 
-fn with_faults(engine: impl Engine + 'static, faults: FaultPlan) -> Box<dyn Stepped> {
-    if faults.is_empty() { Box::new(engine) } else { Box::new(Faulty::new(engine, faults)) }
+fn with_faults(engine: impl Engine + 'static, faults: Vec<FaultPlan>) -> Box<dyn Stepped> {
+    let harmless = faults.iter().all(FaultPlan::is_empty);
+    if harmless { Box::new(engine) } else { Box::new(Faulty::group(engine, faults)) }
 }
 
 /// What can be done to an engine as a whole.

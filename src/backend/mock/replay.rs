@@ -47,7 +47,7 @@ impl Playing {
 /// The mock's replay mode. One per cell.
 #[derive(Debug)]
 pub struct Replay {
-    answers: Answers,
+    pub(super) answers: Answers,
     playing: FxHashMap<RequestId, Playing>,
     /// One entry for each request that is played; those of ended ones are passed over.
     due: BinaryHeap<Reverse<Due>>,

@@ -163,8 +163,9 @@ pub(super) struct Kitchen {
 
 #[derive(Default)]
 struct State {
-    work: Option<Arc<Work>>,
-    announced: FxHashMap<(Phase, u64), Arc<Order>>,
+    /// For each workload of the cell.
+    work: Vec<Arc<Work>>,
+    announced: FxHashMap<(u32, Phase, u64), Arc<Order>>,
     unmade: usize,
 }
 
@@ -193,26 +194,26 @@ impl Kitchen {
     }
 
     /// A cell begins: its requests are made like this.
-    pub(super) fn begin(&self, work: Arc<Work>) {
+    pub(super) fn begin(&self, work: Vec<Arc<Work>>) {
         let mut state = self.state();
         state.announced.clear();
-        state.work = Some(work);
+        state.work = work;
     }
 
     /// The body of a request that is sent now.
     pub(super) fn take(&self, recipe: &Recipe) -> Option<Arc<Order>> {
         let mut state = self.state();
-        let announced = state.announced.remove(&(recipe.phase, recipe.index));
-        announced.or_else(|| state.work.as_ref().map(|work| Order::new(recipe, work)))
+        let announced = state.announced.remove(&(recipe.lane, recipe.phase, recipe.index));
+        announced.or_else(|| state.work.get(recipe.lane as usize).map(|work| Order::new(recipe, work)))
     }
 }
 
 impl Render for Kitchen {
     fn ahead(&self, recipe: &Recipe) {
         let mut state = self.state();
-        let Some(work) = &state.work else { return };
+        let Some(work) = state.work.get(recipe.lane as usize) else { return };
         let order = Order::new(recipe, work);
-        state.announced.insert((recipe.phase, recipe.index), Arc::clone(&order));
+        state.announced.insert((recipe.lane, recipe.phase, recipe.index), Arc::clone(&order));
         let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
         if orders.send(order).is_ok() {
             state.unmade += 1;

@@ -86,7 +86,8 @@ pub struct OpenAi {
     /// Dropped last of all: the server itself.
     launched: Option<Launched>,
     t0: Instant,
-    timeout: Ns,
+    /// The longest that a request may take, of each workload.
+    timeouts: Vec<Ns>,
     nonce: u64,
     cells: u64,
     keep_responses: bool,
@@ -158,7 +159,7 @@ impl OpenAi {
             scraper,
             launched,
             t0: Instant::now(),
-            timeout: 0,
+            timeouts: Vec::new(),
             nonce: setup.nonce,
             cells: 0,
             keep_responses: false,
@@ -223,22 +224,24 @@ impl Cached {
 }
 
 impl Live for OpenAi {
-    fn begin(&mut self, plan: &WorkloadPlan, keep_responses: bool) {
+    fn begin(&mut self, plans: &[&WorkloadPlan], keep_responses: bool) {
         self.cells += 1;
         self.keep_responses = keep_responses;
-        self.timeout = plan.timeout;
-        let (salt, nonce) = self.chill(plan.cold_cache);
-        let form = Form {
+        self.timeouts = plans.iter().map(|plan| plan.timeout).collect();
+        // What one of them wants cold is cold for all: they share the cache.
+        let (salt, nonce) = self.chill(plans.iter().any(|plan| plan.cold_cache));
+        let form = |plan: &&WorkloadPlan| Form {
             model: self.identity.model.clone(),
             flavor: self.identity.flavor,
             endpoint: self.identity.endpoint,
             length: self.config.length_field,
             sampling: plan.sampling.clone(),
-            salt,
+            salt: salt.clone(),
             extra: self.config.extra.clone().into_iter().collect(),
         };
         let prompts = Arc::new(Prompts { nonce, ..self.prompts.clone() });
-        self.kitchen.begin(Arc::new(Work { form, prompts }));
+        let work = |plan| Arc::new(Work { form: form(plan), prompts: Arc::clone(&prompts) });
+        self.kitchen.begin(plans.iter().map(work).collect());
         self.cached = Cached::default();
         self.count_from_here(true);
     }
@@ -266,8 +269,8 @@ impl Live for OpenAi {
             keep_text: self.keep_responses || self.shared.tokenizer.is_some(),
         };
         let servers = self.shared.urls.len() as u64;
-        let job =
-            Job { id, target: (id % servers) as usize, order, deadline, timeout: self.timeout, expected };
+        let timeout = self.timeouts.get(recipe.lane as usize).copied().unwrap_or(Ns::MAX);
+        let job = Job { id, target: (id % servers) as usize, order, deadline, timeout, expected };
         // A dead thread is found out in `next`.
         let _ = self.worker(id).tell(Task::Send(job));
     }

@@ -36,6 +36,7 @@ fn scenario(rules: &Value, more: &Value) -> Scenario {
 fn planned() -> Planned {
     let workload = |name: &str, tier: &str, requests| PlannedWorkload {
         sessions: false,
+        pooled: false,
         searches: None,
         name: name.to_owned(),
         tags: [("tier".to_owned(), tier.to_owned())].into_iter().collect(),

@@ -56,7 +56,7 @@ type Queue = BinaryHeap<Reverse<Due>>;
 #[derive(Debug)]
 pub struct Mock {
     laws: Laws,
-    answers: Answers,
+    pub(super) answers: Answers,
     kv: Option<KvCache>,
     /// What one eviction costs.
     evict: Ns,

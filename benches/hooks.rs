@@ -89,6 +89,7 @@ fn record(recipe: &Recipe) -> Record {
         outcome: Outcome::Success,
         message: None,
         checked: None,
+        retried: None,
     }
 }
 

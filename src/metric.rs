@@ -132,6 +132,7 @@ metrics! {
     "successful_requests" Count Count Higher "Requests answered completely.";
     "failed_requests" Count Count Lower "Requests refused, timed out, cut off, malformed or answered with an error.";
     "cancelled_requests" Count Count Neither "Requests that the client cancelled because the scenario asks for it.";
+    "retried_requests" Count Count Lower "Successful and failed requests that were sent more than once (`retries`).";
     "kv_used_tokens" Tokens Value Lower "Peak of tokens resident in referenced KV blocks.";
     "kv_used_bytes" Bytes Value Lower "`kv_used_tokens` times the model's bytes per token.";
     "kv_capacity_tokens" Tokens Value Neither "Tokens that the KV cache can hold.";

@@ -78,6 +78,12 @@ impl Outcome {
         !matches!(self, Self::Success | Self::Cancelled | Self::Skipped | Self::Interrupted)
     }
 
+    /// Whether another attempt may end otherwise, whatever the request: the server was not there, had too much to do, or had
+    /// a fault of its own.
+    pub fn may_pass(self) -> bool {
+        matches!(self, Self::Unreachable | Self::Disconnected | Self::HttpStatus(408 | 429 | 500..=599))
+    }
+
     /// Whether what follows the request is sent.
     pub fn releases(self) -> bool {
         matches!(self, Self::Success | Self::Cancelled)
@@ -211,6 +217,29 @@ pub struct Record {
     pub message: Option<Box<str>>,
     /// What checks and hooks found in the response of a success, where the workload has some.
     pub checked: Option<Box<Checked>>,
+    /// The attempts before the last one, of a request that was sent more than once. `sent` is then that of the first attempt,
+    /// and everything that came is that of the last.
+    pub retried: Option<Box<Retried>>,
+}
+
+/// The attempts at a request before the last one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retried {
+    /// Those that failed, in order.
+    pub attempts: Vec<Attempt>,
+    /// When the last one was sent.
+    pub sent: Ns,
+}
+
+/// An attempt that failed and was followed by another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// When it was sent.
+    pub sent: Ns,
+    /// When it had failed.
+    pub end: Ns,
+    /// How.
+    pub outcome: Outcome,
 }
 
 /// A streamed response by its chunks. A chunk is an event with a choice in it, whether that has content or not: the first
@@ -365,9 +394,16 @@ impl Record {
         }
     }
 
-    /// How long it was in the engine's queue: from being sent to being scheduled first.
+    /// How long it was in the engine's queue: from being sent (for the last time) to being scheduled first.
     pub fn queue_time(&self) -> Option<Ns> {
-        Some(self.scheduled?.saturating_sub(self.sent?))
+        let sent = self.retried.as_ref().map_or(self.sent?, |retried| retried.sent);
+        Some(self.scheduled?.saturating_sub(sent))
+    }
+
+    /// How often it was sent.
+    pub fn attempts(&self) -> u32 {
+        let earlier = self.retried.as_ref().map_or(0, |retried| retried.attempts.len() as u32);
+        earlier + u32::from(self.sent.is_some())
     }
 
     /// Time to first token.

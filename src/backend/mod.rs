@@ -180,6 +180,8 @@ pub struct Answer {
     pub outcome: Outcome,
     /// What is to be said about that.
     pub message: Option<Box<str>>,
+    /// How long the server asks to wait before another attempt (`Retry-After`).
+    pub retry_after: Option<Ns>,
     /// What was answered: of a success, where responses are kept.
     pub response: Option<Box<Response>>,
 }
@@ -218,6 +220,8 @@ pub struct Finish {
     pub outcome: Outcome,
     /// What the backend says about a failure.
     pub message: Option<Box<str>>,
+    /// How long the backend asks to wait before another attempt, where it says that another one may pass.
+    pub retry_after: Option<Ns>,
     /// Prompt tokens as the backend counts them.
     pub prompt_tokens: u32,
     /// Times it was preempted.

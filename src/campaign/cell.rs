@@ -209,6 +209,7 @@ mod tests {
             first: None,
             first_answer: None,
             checked: None,
+            retried: None,
             end,
             cap_wait: 0,
             longest_gap: 0,

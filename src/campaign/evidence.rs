@@ -93,6 +93,7 @@ fn is_counted_by(record: &Record, metric: &Metric) -> bool {
     match metric.name {
         "successful_requests" => record.outcome == Outcome::Success,
         "failed_requests" => record.outcome.is_failure(),
+        "retried_requests" => record.outcome.is_counted() && record.attempts() > 1,
         _ => record.outcome.is_counted(),
     }
 }

@@ -26,6 +26,7 @@ fn record(tokens: u32) -> Record {
         outcome: Outcome::Success,
         message: None,
         checked: None,
+        retried: None,
         connect: 0,
         scheduled: None,
         first_answer: None,

@@ -180,6 +180,7 @@ fn record(index: u64, found: Found, origin: f64) -> (Record, Vec<GapRun>) {
         outcome,
         message: found.failure.map(|failure| failure.message.into()),
         checked: None,
+        retried: None,
     };
     (record, times.gaps)
 }

@@ -39,6 +39,7 @@ pub(crate) fn request(index: u64, at: Ns, tokens: u32, long: Ns) -> (Record, Vec
         outcome: Outcome::Success,
         message: None,
         checked: None,
+        retried: None,
     };
     (record, vec![steady, last])
 }

@@ -235,6 +235,7 @@ impl Draft {
         self.set("successful_requests", totals.successful);
         self.set("failed_requests", totals.failed);
         self.set("cancelled_requests", totals.cancelled);
+        self.set("retried_requests", totals.retried);
         self.set("skipped_requests", totals.skipped);
         self.set("interrupted_requests", totals.interrupted);
         self.set("errors", json!(totals.errors));
@@ -421,6 +422,13 @@ fn warnings(cell: &CellInput<'_>, totals: &Totals) -> Vec<String> {
         let needed = if n < 20 { "p95 needs 20 requests, p99 needs 100" } else { "p99 needs 100 requests" };
         warnings.push(format!(
             "{requests} succeeded, so {which} the largest value; {needed} to be more than that"
+        ));
+    }
+    if totals.retried > 0 {
+        let requests = if totals.retried == 1 { "request was" } else { "requests were" };
+        warnings.push(format!(
+            "{} {requests} sent again after a failure, {} times in all; latency counts from the first attempt",
+            totals.retried, totals.retries
         ));
     }
     if totals.length_mismatches > 0 {

@@ -20,6 +20,10 @@ pub struct Totals {
     pub skipped: u64,
     /// In flight when the run was interrupted.
     pub interrupted: u64,
+    /// Successful and failed ones that were sent more than once.
+    pub retried: u64,
+    /// How often these were sent again.
+    pub retries: u64,
     /// Prompt tokens of successful requests.
     pub prompt_tokens: u64,
     /// Output tokens that came, of every measured request, however it ended.
@@ -38,6 +42,11 @@ impl Totals {
         let mut totals = Self::default();
         for record in samples.records() {
             totals.output_tokens += u64::from(record.output_tokens);
+            let again = record.attempts().saturating_sub(1);
+            if again > 0 && record.outcome.is_counted() {
+                totals.retried += 1;
+                totals.retries += u64::from(again);
+            }
             match record.outcome {
                 Outcome::Success => {
                     totals.successful += 1;

@@ -154,6 +154,7 @@ fn workload_plan(
         timeout: workload.timeout.0,
         total_timeout: workload.total_timeout.map(|length| length.0),
         repeats: workload.repeats,
+        retries: workload.retries,
         lane: member.map_or(0, |(at, _)| at as u32),
         follows,
         search,

@@ -161,6 +161,10 @@ fn survey(plan: &WorkloadPlan) -> Survey {
     if let Some(sessions) = plan.sessions {
         hash.schedule.extend(sessions.to_le_bytes());
     }
+    if plan.retries > 0 {
+        hash.schedule.extend(b"retries");
+        hash.schedule.extend(plan.retries.to_le_bytes());
+    }
     if plan.follows {
         hash.schedule.extend(b"follows");
     }

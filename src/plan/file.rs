@@ -74,6 +74,8 @@ struct Settings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     total_timeout_ns: Option<Ns>,
     repeats: u32,
+    #[serde(default, skip_serializing_if = "is_none")]
+    retries: u32,
     skipped_rows: u64,
     #[serde(default, skip_serializing_if = "is_default")]
     sampling: Sampling,
@@ -87,6 +89,11 @@ struct Settings {
 
 fn is_default(sampling: &Sampling) -> bool {
     *sampling == Sampling::default()
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
+fn is_none(retries: &u32) -> bool {
+    *retries == 0
 }
 
 fn yes() -> bool {
@@ -199,6 +206,7 @@ fn settings(plan: &WorkloadPlan) -> Settings {
         timeout_ns: plan.timeout,
         total_timeout_ns: plan.total_timeout,
         repeats: plan.repeats,
+        retries: plan.retries,
         skipped_rows: plan.skipped_rows,
         sampling: plan.sampling.clone(),
         cold_cache: plan.cold_cache,
@@ -274,6 +282,7 @@ fn workload_plan(settings: Settings, recipes: Vec<Recipe>) -> WorkloadPlan {
         timeout: settings.timeout_ns,
         total_timeout: settings.total_timeout_ns,
         repeats: settings.repeats,
+        retries: settings.retries,
         lane: 0,
         follows: false,
         search: None,

@@ -209,6 +209,7 @@ impl Generator {
         let think = think.map_or(0, |think| draw_ns(think, phase_key, "think", index));
         let recipe = Recipe {
             lane: 0,
+            attempt: 0,
             index,
             phase,
             arrival,

@@ -108,6 +108,8 @@ pub struct WorkloadPlan {
     pub total_timeout: Option<Ns>,
     /// How often it is played.
     pub repeats: u32,
+    /// Further attempts that a failed request has.
+    pub retries: u32,
     /// Its place in the group that it is played in; 0 outside groups.
     pub lane: u32,
     /// Whether it also ends when another workload of its group does.
@@ -236,6 +238,9 @@ pub struct Recipe {
     /// The place of its workload in the group that it is played in; 0 outside groups.
     #[serde(skip)]
     pub lane: u32,
+    /// How many attempts at it have failed, where it is sent again.
+    #[serde(skip)]
+    pub attempt: u32,
     /// Warm-up or measured.
     pub phase: Phase,
     /// When it is due, counted from the cell's T0; `None` when a user or another request decides.
@@ -280,6 +285,7 @@ impl Recipe {
         Self {
             index,
             lane: 0,
+            attempt: 0,
             phase: Phase::Measured,
             arrival: None,
             after: None,

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{RunReport, Sweep};
 use crate::measure::{Flat, rounded};
-use crate::record::{Basis, Record, TokenSource};
+use crate::record::{Attempt, Basis, Record, TokenSource};
 use crate::units::{Ns, ms};
 
 /// A file to be written: its name inside the output folder, and its bytes.
@@ -233,10 +233,22 @@ struct Row<'a> {
     last_chunk_ms: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     closed_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retried: Option<Vec<FailedAttempt>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_sent_ms: Option<f64>,
     preemptions: u32,
     token_source: TokenSource,
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<&'a str>,
+}
+
+/// An attempt at a request that failed and was followed by another one.
+#[derive(Serialize)]
+struct FailedAttempt {
+    sent_ms: f64,
+    end_ms: f64,
+    outcome: String,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
@@ -291,6 +303,15 @@ fn row<'a>(log: &RequestLog<'a>, record: &'a Record) -> Row<'a> {
         opened_ms: record.stream.as_ref().map(|stream| at(stream.opened)),
         last_chunk_ms: record.stream.as_ref().map(|stream| at(stream.last)),
         closed_ms: record.stream.as_ref().map(|stream| at(stream.closed)),
+        retried: record.retried.as_ref().map(|retried| {
+            let attempt = |attempt: &Attempt| FailedAttempt {
+                sent_ms: at(attempt.sent),
+                end_ms: at(attempt.end),
+                outcome: attempt.outcome.label(),
+            };
+            retried.attempts.iter().map(attempt).collect()
+        }),
+        last_sent_ms: record.retried.as_ref().map(|retried| at(retried.sent)),
         preemptions: record.preemptions,
         token_source: record.token_source,
         message: record.message.as_deref(),

@@ -9,7 +9,7 @@ use rustc_hash::FxHashMap;
 use serde::Deserialize;
 
 use super::TOKENS_FILE;
-use crate::record::{GapRun, Outcome, Phase, Record, Stream, TokenSource, Turn};
+use crate::record::{Attempt, GapRun, Outcome, Phase, Record, Retried, Stream, TokenSource, Turn};
 use crate::sample::{FileError, Lines, json_fault};
 use crate::units::Ns;
 
@@ -58,9 +58,20 @@ struct Row {
     opened_ms: Option<f64>,
     last_chunk_ms: Option<f64>,
     closed_ms: Option<f64>,
+    #[serde(default)]
+    retried: Vec<FailedAttempt>,
+    last_sent_ms: Option<f64>,
     preemptions: u32,
     token_source: TokenSource,
     message: Option<Box<str>>,
+}
+
+/// An attempt that failed and was followed by another one.
+#[derive(Deserialize)]
+struct FailedAttempt {
+    sent_ms: f64,
+    end_ms: f64,
+    outcome: String,
 }
 
 /// Reads the requests of a run folder, by cell in the order of the file.
@@ -131,6 +142,13 @@ fn ns(ms: f64) -> Ns {
 fn record(row: Row, outcome: Outcome) -> Record {
     let stream = row.chunks.zip(row.opened_ms).zip(row.last_chunk_ms).zip(row.closed_ms);
     let sent = row.sent_ms.map(ns);
+    let attempt = |attempt: &FailedAttempt| {
+        let outcome = Outcome::named(&attempt.outcome)?;
+        Some(Attempt { sent: ns(attempt.sent_ms), end: ns(attempt.end_ms), outcome })
+    };
+    let attempts = row.retried.iter().filter_map(attempt).collect();
+    let retried = row.last_sent_ms.map(|sent| Box::new(Retried { attempts, sent: ns(sent) }));
+    let last_sent = retried.as_ref().map_or(sent, |retried| Some(retried.sent));
     Record {
         index: row.index,
         phase: Phase::Measured,
@@ -139,7 +157,7 @@ fn record(row: Row, outcome: Outcome) -> Record {
         due: ns(row.due_ms),
         sent,
         connect: ns(row.connect_ms),
-        scheduled: sent.zip(row.queue_time_ms).map(|(sent, queue)| sent + ns(queue)),
+        scheduled: last_sent.zip(row.queue_time_ms).map(|(sent, queue)| sent + ns(queue)),
         first: row.first_ms.map(ns),
         first_answer: row.first_answer_ms.map(ns),
         end: ns(row.end_ms),
@@ -159,6 +177,7 @@ fn record(row: Row, outcome: Outcome) -> Record {
         outcome,
         message: row.message,
         checked: None,
+        retried,
     }
 }
 
@@ -176,6 +195,8 @@ mod tests {
         streamed.scheduled = Some(2_000_010);
         let stream = Stream { chunks: 6, opened: 2_500_000, last: 60_000_000, closed: 60_000_007 };
         streamed.stream = Some(Box::new(stream));
+        let refused = Attempt { sent: 2_000_003, end: 2_000_004, outcome: Outcome::HttpStatus(429) };
+        streamed.retried = Some(Box::new(Retried { attempts: vec![refused], sent: 2_000_007 }));
         let records = vec![
             streamed,
             failed(1, 5, 9, Outcome::HttpStatus(503), Some("busy")),

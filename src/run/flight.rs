@@ -1,9 +1,10 @@
 //! A request between being sent and its record.
 
 use super::load::Start;
+use super::retry::Failed;
 use super::steps::Steps;
 use crate::backend::Finish;
-use crate::record::{GapRun, Outcome, Record, Response, TokenSource, TokenTimes};
+use crate::record::{Attempt, GapRun, Outcome, Record, Response, Retried, TokenSource, TokenTimes};
 use crate::units::Ns;
 
 /// What is known of a request that is in flight.
@@ -25,6 +26,8 @@ pub(super) struct Ended {
     pub(super) at: Ns,
     pub(super) outcome: Outcome,
     pub(super) message: Option<Box<str>>,
+    /// How long the backend asks to wait before another attempt.
+    pub(super) retry_after: Option<Ns>,
     /// What was answered, where the backend tells it.
     pub(super) response: Option<Box<Response>>,
     prompt_tokens: Option<u32>,
@@ -39,6 +42,7 @@ impl Ended {
             at,
             outcome: finish.outcome,
             message: finish.message,
+            retry_after: finish.retry_after,
             response: finish.response,
             prompt_tokens: Some(finish.prompt_tokens),
             preemptions: finish.preemptions,
@@ -49,7 +53,16 @@ impl Ended {
     /// This side ended it.
     pub(super) fn here(at: Ns, outcome: Outcome, message: Option<Box<str>>) -> Self {
         let token_source = TokenSource::Engine;
-        Self { at, outcome, message, prompt_tokens: None, preemptions: 0, token_source, response: None }
+        Self {
+            at,
+            outcome,
+            message,
+            retry_after: None,
+            prompt_tokens: None,
+            preemptions: 0,
+            token_source,
+            response: None,
+        }
     }
 }
 
@@ -57,6 +70,22 @@ impl Flight {
     /// `gaps` is empty; only its memory is used.
     pub(super) fn new(start: Start, sent: Ns, gaps: Vec<GapRun>) -> Self {
         Self { start, sent, scheduled: None, times: TokenTimes::new(gaps), usage: None, boarded: None }
+    }
+
+    /// How it failed, as `ended` says.
+    pub(super) fn failed(&self, ended: &Ended) -> Failed {
+        Failed {
+            attempt: Attempt { sent: self.sent, end: ended.at, outcome: ended.outcome },
+            has_tokens: self.times.tokens > 0,
+            retry_after: ended.retry_after,
+        }
+    }
+
+    /// What was to be sent, and its list of gaps, emptied.
+    pub(super) fn give_back(self) -> (Start, Vec<GapRun>) {
+        let mut gaps = self.times.gaps;
+        gaps.clear();
+        (self.start, gaps)
     }
 
     /// From here on it has one token in each of the steps.
@@ -142,6 +171,10 @@ pub(super) fn hold_to_length(record: &mut Record) {
 pub(super) fn sent_record(start: &Start, sent: Ns, at: Ns, times: &TokenTimes) -> Record {
     let mut record = unsent(&start.recipe, start.due, at);
     record.sent = Some(sent);
+    if let Some(tried) = &start.tried {
+        record.sent = tried.attempts.first().map(|first| first.sent);
+        record.retried = Some(Box::new(Retried { attempts: tried.attempts.clone(), sent }));
+    }
     record.first = times.first;
     if times.first.is_some() {
         record.end = times.last;
@@ -181,5 +214,6 @@ pub(super) fn unsent(recipe: &crate::plan::Recipe, due: Ns, at: Ns) -> Record {
         outcome: Outcome::Interrupted,
         message: None,
         checked: None,
+        retried: None,
     }
 }

@@ -355,6 +355,7 @@ mod tests {
             outcome: Outcome::HttpStatus(503),
             message: Some("busy".into()),
             checked: None,
+            retried: None,
         }
     }
 

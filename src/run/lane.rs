@@ -6,6 +6,7 @@ use super::checker::Checker;
 use super::conversation::Conversations;
 use super::flight::unsent;
 use super::load::{Load, Start};
+use super::retry::{Failed, Retries};
 use super::{Ending, Flow, Observer, Played, ProcessorUse, Recipes, Resume};
 use crate::backend::{EngineStats, RequestId};
 use crate::plan::{Recipe, WorkloadPlan};
@@ -41,6 +42,7 @@ pub struct GroupPlayed {
 pub(super) struct Lane<'a, R> {
     plan: &'a WorkloadPlan,
     load: Load<'a, R>,
+    retries: Retries,
     checker: Checker<'a>,
     conversations: Conversations<'a>,
     pub(super) observer: &'a mut dyn Observer,
@@ -71,6 +73,7 @@ impl<'a, R: Recipes> Lane<'a, R> {
         Self {
             plan,
             load: Load::new(plan, recipes, resume),
+            retries: Retries::new(plan.retries, plan.timeout),
             checker: Checker::new(plan),
             conversations: Conversations::new(plan),
             observer,
@@ -97,7 +100,12 @@ impl<'a, R: Recipes> Lane<'a, R> {
 
     /// When something is due next, if nothing ends before.
     pub(super) fn next_due(&self) -> Option<Ns> {
-        self.load.next_due().filter(|_| self.ending.is_none()).map(|at| self.start.saturating_add(at))
+        let load = self.load_due();
+        load.into_iter().chain(self.retries.next()).filter(|_| self.ending.is_none()).min()
+    }
+
+    fn load_due(&self) -> Option<Ns> {
+        self.load.next_due().map(|at| self.start.saturating_add(at))
     }
 
     /// When it is cut off; `None` when it can not be any more.
@@ -116,11 +124,35 @@ impl<'a, R: Recipes> Lane<'a, R> {
         self.load.end(now.saturating_sub(self.start));
     }
 
-    /// The next request that is due by `now`.
+    /// The next request that is due by `now`. What is sent again comes before what is due at the same time.
     pub(super) fn poll(&mut self, now: Ns) -> Option<Start> {
         let own = now.checked_sub(self.start).filter(|_| self.ending.is_none())?;
+        let load = self.load_due().unwrap_or(Ns::MAX);
+        if self.retries.next().is_some_and(|at| at <= now && at <= load) {
+            return self.retries.pop();
+        }
         let start = self.load.poll(own)?;
         Some(Start { due: start.due.saturating_add(self.start), ..start })
+    }
+
+    /// When a request that failed so is sent again, if it is.
+    pub(super) fn retry_at(&self, start: &Start, failed: &Failed) -> Option<Ns> {
+        self.retries.when(start, failed).filter(|_| self.ending.is_none())
+    }
+
+    /// A request that failed waits until `at` to be sent again. Until then it counts as in flight.
+    pub(super) fn retry(&mut self, start: Start, failed: &Failed, at: Ns) {
+        self.retries.wait(start, failed, at);
+    }
+
+    /// The next one of those that wait to be sent again, when they are not any more.
+    pub(super) fn give_up_retry(&mut self) -> Option<(Start, Ns)> {
+        let mut start = self.retries.pop()?;
+        // Its last attempt is then what its record is about.
+        let mut tried = start.tried.take()?;
+        let last = tried.attempts.pop()?;
+        start.tried = (!tried.attempts.is_empty()).then_some(tried);
+        Some((start, last.sent))
     }
 
     /// Whether measuring has started since this was asked last.
@@ -150,6 +182,9 @@ impl<'a, R: Recipes> Lane<'a, R> {
     /// A request goes out: what was said before is filled in. One that is not sent after all comes back as its record, known
     /// at `at`.
     pub(super) fn begin(&mut self, start: &mut Start, at: Ns) -> Option<Record> {
+        if start.tried.is_some() {
+            return None;
+        }
         if let Some(record) = self.conversations.fill(start, at) {
             return Some(record);
         }

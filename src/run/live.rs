@@ -12,10 +12,11 @@ use super::flight::{hold_to_length, sent_record, unsent};
 use super::lane::{Counted, GroupPlayed, Lane, Part, end_followers, group_played, next_start};
 use super::load::Start;
 use super::processor::Watched;
+use super::retry::Failed;
 use super::{Ending, Observer, Played, Recipes, Resume, RunError, Stop};
 use crate::backend::{Answer, Live, Render, RequestId};
 use crate::plan::{Recipe, WorkloadPlan};
-use crate::record::{Outcome, Phase, Record, Response, TokenTimes};
+use crate::record::{Attempt, Outcome, Phase, Record, Response, TokenTimes};
 use crate::units::{MILLISECOND, Ns, SECOND};
 
 /// The longest sleep before a run looks whether it is asked to stop.
@@ -222,6 +223,7 @@ impl<R: Recipes> LivePlayer<'_, '_, R> {
             }
             let Some(mut start) = start else { return };
             let lane = &mut self.lanes[start.recipe.lane as usize];
+            let again = start.tried.as_ref().map(|tried| tried.deadline);
             if let Some(record) = unmade(&start, now).or_else(|| lane.begin(&mut start, now)) {
                 lane.hand_over(&record, &[]);
                 lane.on_finished(&start, now, record.outcome, now);
@@ -229,9 +231,10 @@ impl<R: Recipes> LivePlayer<'_, '_, R> {
             }
             let id = self.next_id;
             self.next_id += 1;
-            let deadline = (self.t0.elapsed().as_nanos() as Ns).saturating_add(lane.timeout());
+            let fresh = || (self.t0.elapsed().as_nanos() as Ns).saturating_add(lane.timeout());
+            let deadline = again.unwrap_or_else(fresh);
             self.live.submit(id, &start.recipe, deadline);
-            if start.recipe.phase == Phase::Measured {
+            if start.recipe.phase == Phase::Measured && again.is_none() {
                 self.measured_in_flight += 1;
                 self.max_in_flight = self.max_in_flight.max(self.measured_in_flight);
             }
@@ -242,6 +245,15 @@ impl<R: Recipes> LivePlayer<'_, '_, R> {
     /// Makes a request's record, and tells the load. `ended` is how our side ended it, if it did.
     fn close(&mut self, mut answer: Answer, ended: Option<(Outcome, &str)>) {
         let Some(start) = self.flying.remove(&answer.id) else { return };
+        let failed = Failed {
+            attempt: Attempt { sent: answer.sent, end: answer.closed, outcome: answer.outcome },
+            has_tokens: answer.times.tokens > 0,
+            retry_after: answer.retry_after,
+        };
+        let lane = &mut self.lanes[start.recipe.lane as usize];
+        if let Some(at) = lane.retry_at(&start, &failed).filter(|_| ended.is_none()) {
+            return lane.retry(start, &failed, at);
+        }
         let mut record = sent_record(&start, answer.sent, answer.closed, &answer.times);
         record.connect = answer.connect;
         record.first_answer = answer.first_answer;
@@ -297,6 +309,11 @@ impl<R: Recipes> LivePlayer<'_, '_, R> {
             let mut record = unsent(&start.recipe, start.due, at);
             (record.outcome, record.message) = (how.0, Some(how.2.into()));
             self.keep(&start, record, at, &TokenTimes::default(), None);
+        }
+        while let Some((start, sent)) = self.lanes[at].give_up_retry() {
+            let mut record = sent_record(&start, sent, now, &TokenTimes::default());
+            (record.outcome, record.message) = (how.0, Some(how.2.into()));
+            self.keep(&start, record, now, &TokenTimes::default(), None);
         }
         self.lanes[at].record_waiting(due, how, now);
         Ok(())

@@ -6,6 +6,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use rustc_hash::FxHashMap;
 
 use super::chain::Chains;
+use super::retry::Tried;
 use super::users::Users;
 use super::{Recipes, Resume};
 use crate::plan::{LoadPlan, Recipe, RecipeSource, WarmupPlan, WorkloadPlan};
@@ -29,6 +30,8 @@ pub struct Start {
     pub cap_wait: Ns,
     /// The user who sends it, in a closed load.
     pub(super) user: Option<u32>,
+    /// The attempts at it that failed, where it is sent again.
+    pub(super) tried: Option<Box<Tried>>,
 }
 
 /// A request that was due and is not sent.
@@ -329,7 +332,7 @@ impl<'a, R: Recipes> Load<'a, R> {
             cap_wait = freed.map_or(0, |freed| freed.saturating_sub(due));
         }
         self.in_flight += 1;
-        Start { recipe, due, cap_wait, user }
+        Start { recipe, due, cap_wait, user, tried: None }
     }
 
     /// Measuring starts; the end is known.

@@ -14,6 +14,7 @@ mod live;
 mod load;
 mod play;
 mod processor;
+mod retry;
 mod steps;
 #[cfg(test)]
 mod tests;

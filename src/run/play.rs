@@ -348,6 +348,7 @@ impl<R: Recipes> Player<'_, '_, R> {
     fn submit(&mut self, mut start: Start, sent: Ns) {
         let lane = &mut self.lanes[start.recipe.lane as usize];
         let at = self.clock.stamp(sent);
+        let again = start.tried.as_ref().map(|tried| tried.deadline);
         if let Some(record) = unmade(&start, at).or_else(|| lane.begin(&mut start, at)) {
             lane.hand_over(&record, &[]);
             lane.on_finished(&start, sent, record.outcome, sent);
@@ -355,9 +356,15 @@ impl<R: Recipes> Player<'_, '_, R> {
         }
         let id = self.next_id;
         self.next_id += 1;
-        lane.deadlines.push_back((sent.saturating_add(lane.timeout()), id));
+        match again {
+            None => lane.deadlines.push_back((sent.saturating_add(lane.timeout()), id)),
+            Some(deadline) => {
+                let at = lane.deadlines.partition_point(|(other, _)| *other <= deadline);
+                lane.deadlines.insert(at, (deadline, id));
+            }
+        }
         self.backend.submit(id, &start.recipe, sent);
-        if start.recipe.phase == Phase::Measured {
+        if start.recipe.phase == Phase::Measured && again.is_none() {
             self.measured_in_flight += 1;
             self.max_in_flight = self.max_in_flight.max(self.measured_in_flight);
         }
@@ -368,8 +375,25 @@ impl<R: Recipes> Player<'_, '_, R> {
     /// Makes a request's record, and tells the load.
     fn close(&mut self, id: RequestId, ended: Ended) {
         let at = ended.at;
+        if self.is_tried_again(id, &ended) {
+            return;
+        }
         let Some((start, sent, outcome)) = self.record(id, ended) else { return };
         self.lanes[start.recipe.lane as usize].on_finished(&start, sent, outcome, at);
+    }
+
+    /// Puts a request aside that failed and is sent again later.
+    fn is_tried_again(&mut self, id: RequestId, ended: &Ended) -> bool {
+        let Some(flight) = self.flights.live.get(&id) else { return false };
+        let (lane, failed) = (flight.start.recipe.lane as usize, flight.failed(ended));
+        let Some(at) = self.lanes[lane].retry_at(&flight.start, &failed) else { return false };
+        self.flights.alight(id, &mut self.lanes);
+        if let Some(flight) = self.flights.live.remove(&id) {
+            let (start, gaps) = flight.give_back();
+            self.flights.spare.push(gaps);
+            self.lanes[lane].retry(start, &failed, at);
+        }
+        true
     }
 
     fn record(&mut self, id: RequestId, mut ended: Ended) -> Option<(Start, Ns, Outcome)> {
@@ -396,6 +420,13 @@ impl<R: Recipes> Player<'_, '_, R> {
         ids.sort_unstable();
         for id in ids {
             self.backend.cancel(id, now);
+            self.record(id, Ended::here(now, how.0, Some(how.2.into())));
+        }
+        while let Some((start, sent)) = self.lanes[at].give_up_retry() {
+            // It counts as in flight, though no engine has it.
+            let id = self.next_id;
+            self.next_id += 1;
+            self.flights.live.insert(id, Flight::new(start, sent, Vec::new()));
             self.record(id, Ended::here(now, how.0, Some(how.2.into())));
         }
         let due = self.lanes[at].stop(now);

@@ -4,6 +4,7 @@ mod folding;
 mod golden;
 mod loads;
 mod outcomes;
+mod retries;
 
 use std::sync::Arc;
 
@@ -86,6 +87,7 @@ fn plan(load: LoadPlan) -> WorkloadPlan {
         repeats: 1,
         lane: 0,
         follows: false,
+        retries: 0,
         search: None,
         skipped_rows: 0,
         sampling: Sampling::default(),

@@ -159,6 +159,14 @@ pub struct Workload {
     #[serde(default = "once")]
     #[schemars(range(min = 1, max = 1000))]
     pub repeats: u32,
+    /// Send a request that failed again, so many times at most: where no connection could be opened or it broke before the
+    /// answer, on HTTP 429, 408 and 5xx. The next attempt waits as long as the server's `Retry-After` asks, and at least half
+    /// a second, which doubles with each attempt up to 8 s (up to a quarter less, drawn from the seed). All attempts are one
+    /// request: it keeps its place in the load, its latency counts from the first attempt, its `timeout` covers all of them,
+    /// and how often it was sent is in `requests.jsonl` and in the report. Default 0: a failure is a failure.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(max = 100))]
+    pub retries: u32,
     /// What is expected of each response. A check that no rule names must pass every time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
@@ -196,6 +204,11 @@ enum AxisValues {
     List(Vec<Value>),
     /// Longer paths.
     Nested(IndexMap<String, Value>),
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 fn default_timeout() -> Duration {

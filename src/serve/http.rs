@@ -189,7 +189,7 @@ impl Door {
         let asked = protocol::read(&body, dialect, &self.house.model)?;
         let place = self.place()?;
         let (recipe, answer, ids) = self.recipe(&asked)?;
-        let action = self.house.faults.action(recipe.index, recipe.prompt.tokens()).cloned();
+        let action = self.house.faults.action(recipe.index, 0, recipe.prompt.tokens()).cloned();
         let prompt_tokens = recipe.prompt.tokens();
         let stops = answer.reason == Reason::Stop;
         let ticket = self.desk.submit(recipe.index, recipe, (at, stops), place);
@@ -253,7 +253,9 @@ impl Door {
         recipe.output_tokens = tokens;
         // The engine plays the length that was worked out here.
         recipe.forced = true;
-        if let Some(FaultAction::DuplicateToken(fault)) = house.faults.action(index, recipe.prompt.tokens()) {
+        if let Some(FaultAction::DuplicateToken(fault)) =
+            house.faults.action(index, 0, recipe.prompt.tokens())
+        {
             answer.repeat(fault.token);
         }
         Ok((recipe, answer, ids))

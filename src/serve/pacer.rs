@@ -141,6 +141,7 @@ impl Pacer {
     /// Ends a request that a broken engine will never answer.
     fn refuse(&mut self, id: RequestId, at: Ns) {
         let end = Finish {
+            retry_after: None,
             outcome: Outcome::CancelledByServer,
             message: self.broken.as_deref().map(Into::into),
             prompt_tokens: 0,

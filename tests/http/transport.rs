@@ -222,4 +222,41 @@ fn usages_tell_what_was_in_the_cache_where_no_page_does() {
     assert!(!unknown("prefix_hit_rate") && unknown("kv_used_tokens"), "{:?}", stats.unavailable);
     let (played, _) = play(&scenario(&Server::start(good).url(), 5, 1));
     assert_eq!(played.stats.prefix_hit_tokens, None, "nobody told anything");
+
+fn a_request_is_sent_again_as_the_server_asks() {
+    let server = Server::start(|asked| match asked.path.as_str() {
+        "/v1/models" => models(),
+        "/v1/chat/completions" => match asked.number {
+            0 => {
+                status(429, "Too Many Requests", "retry-after: 1\r\n", r#"{"error":{"message":"slow down"}}"#)
+            }
+            1 => vec![Step::Close],
+            2 => status(503, "Service Unavailable", "retry-after: Thu, 01 Jan 1970 00:00:00 GMT\r\n", "{}"),
+            _ => answer(),
+        },
+        _ => Vec::new(),
+    });
+    let mut wanted = scenario(&server.url(), 1, 8);
+    wanted["workloads"]["w"]["retries"] = json!(3);
+    wanted["workloads"]["w"]["timeout"] = json!("60s");
+    let (record, _) = one(&wanted);
+    assert_eq!((record.outcome, record.attempts()), (Outcome::Success, 4), "{:?}", record.message);
+    let retried = record.retried.as_ref().unwrap();
+    let outcomes: Vec<Outcome> = retried.attempts.iter().map(|attempt| attempt.outcome).collect();
+    assert_eq!(outcomes, [Outcome::HttpStatus(429), Outcome::Disconnected, Outcome::HttpStatus(503)]);
+    assert!(retried.attempts[1].sent - retried.attempts[0].end >= 1_000_000_000, "what the server asks for");
+    assert_eq!(record.sent, Some(retried.attempts[0].sent));
+    assert!(record.first.unwrap() > retried.sent && retried.sent > retried.attempts[2].end);
+    let bodies = server.bodies();
+    assert!(bodies.len() == 4 && bodies.iter().all(|body| *body == bodies[0]), "the same request");
+}
+
+#[test]
+fn a_failure_is_a_failure_where_nothing_else_is_asked_for() {
+    let server = Server::start(|asked| match asked.path.as_str() {
+        "/v1/models" => models(),
+        _ => status(503, "Service Unavailable", "retry-after: 0\r\n", "{}"),
+    });
+    let (record, _) = one(&scenario(&server.url(), 1, 8));
+    assert_eq!((record.outcome, record.attempts()), (Outcome::HttpStatus(503), 1));
 }

@@ -17,6 +17,7 @@ mod parallel;
 mod real;
 mod records;
 mod replay;
+mod retries;
 mod scenarios;
 mod search;
 mod serve;

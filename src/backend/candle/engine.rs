@@ -127,6 +127,7 @@ impl Engine {
 
     fn finish(prompt_tokens: u32, preemptions: u32, outcome: Outcome, message: Option<String>) -> Finish {
         Finish {
+            retry_after: None,
             outcome,
             message: message.map(Into::into),
             prompt_tokens,

@@ -37,7 +37,11 @@ pub struct RequestMatch {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub first: Option<u64>,
-    /// This share of the requests, drawn for each from the seed.
+    /// Only the first n attempts at a request, where the workload has `retries`. Default: every attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub attempts: Option<u32>,
+    /// This share of the requests, drawn for each from the seed (and for each attempt at one).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<Ratio>,
     /// Only requests whose prompt is this long.

@@ -65,7 +65,8 @@ impl Answers {
     fn given(&self, recipe: &Recipe) -> Option<&Given> {
         let (draws, prompt) = (key(&[self.seed, ANSWER]), recipe.prompt.tokens());
         let own = self.given.get(recipe.lane as usize)?;
-        own.iter().find(|given| hits(&given.matches, recipe.index, prompt, [draws, given.number]))
+        own.iter()
+            .find(|given| hits(&given.matches, (recipe.index, recipe.attempt), prompt, [draws, given.number]))
     }
 
     /// The recipe as the mock plays it: an answer that may end by itself is no longer than its text.

@@ -118,7 +118,15 @@ impl Batched {
     fn finish(prompt_tokens: u32, preemptions: u32, outcome: Outcome, message: Option<String>) -> Finish {
         let message = message.map(Into::into);
         let token_source = TokenSource::Engine;
-        Finish { outcome, message, prompt_tokens, preemptions, token_source, response: None }
+        Finish {
+            outcome,
+            message,
+            retry_after: None,
+            prompt_tokens,
+            preemptions,
+            token_source,
+            response: None,
+        }
     }
 
     fn observe(&mut self, now: Ns) {

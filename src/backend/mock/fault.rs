@@ -30,11 +30,13 @@ impl FaultPlan {
         self.rules.is_empty()
     }
 
-    /// What happens to the measured request `index` with a prompt of so many tokens: the first rule that matches decides.
-    pub fn action(&self, index: u64, prompt_tokens: u32) -> Option<&FaultAction> {
+    /// What happens to the measured request `index` with a prompt of so many tokens, after so many attempts at it that failed:
+    /// the first rule that matches decides.
+    pub fn action(&self, index: u64, attempt: u32, prompt_tokens: u32) -> Option<&FaultAction> {
         let own = self.rules.iter().filter(|(_, rule)| !rule.action.is_of_engine());
-        let mut hit =
-            own.filter(|(number, rule)| hits(&rule.matches, index, prompt_tokens, [self.seed, *number]));
+        let mut hit = own.filter(|(number, rule)| {
+            hits(&rule.matches, (index, attempt), prompt_tokens, [self.seed, *number])
+        });
         hit.next().map(|(_, rule)| &rule.action)
     }
 
@@ -51,14 +53,24 @@ impl FaultPlan {
     }
 }
 
-/// Whether a rule is for the request `index` with a prompt of so many tokens, whatever its workload. `draw` names the rule's
-/// draws.
-pub(super) fn hits(matches: &RequestMatch, index: u64, prompt_tokens: u32, draw: [u64; 2]) -> bool {
+/// Whether a rule is for the request `index` with a prompt of so many tokens, whatever its workload, after so many failed
+/// attempts. `draw` names the rule's draws.
+pub(super) fn hits(
+    matches: &RequestMatch,
+    (index, attempt): (u64, u32),
+    prompt_tokens: u32,
+    draw: [u64; 2],
+) -> bool {
+    let drawn = || match attempt {
+        0 => key(&[draw[0], draw[1], index]),
+        _ => key(&[draw[0], draw[1], index, attempt.into()]),
+    };
     matches.index.as_ref().is_none_or(|list| list.0.contains(&index))
         && matches.every.is_none_or(|n| (index + 1).is_multiple_of(n))
         && matches.first.is_none_or(|n| index < n)
         && matches.prompt_tokens.is_none_or(|range| range.contains(prompt_tokens))
-        && matches.rate.is_none_or(|rate| unit(key(&[draw[0], draw[1], index])) < rate.0)
+        && matches.attempts.is_none_or(|n| attempt < n)
+        && matches.rate.is_none_or(|rate| unit(drawn()) < rate.0)
 }
 
 /// A uniform number in [0, 1) from 64 bits.
@@ -77,7 +89,7 @@ mod tests {
     }
 
     fn hit(faults: &FaultPlan, n: u64) -> Vec<u64> {
-        (0..n).filter(|index| faults.action(*index, 8).is_some()).collect()
+        (0..n).filter(|index| faults.action(*index, 0, 8).is_some()).collect()
     }
 
     #[test]
@@ -87,8 +99,8 @@ mod tests {
         let timeout = Fault { matches: named, action: FaultAction::Timeout(TimeoutFault {}) };
         let faults = FaultPlan::new(&[status(503, every), timeout], "chat", 1);
         assert_eq!(hit(&faults, 20), [2, 5, 9]);
-        assert_eq!(faults.action(5, 8).unwrap().kind(), "http_status");
-        assert_eq!(faults.action(9, 8).unwrap().kind(), "timeout");
+        assert_eq!(faults.action(5, 0, 8).unwrap().kind(), "http_status");
+        assert_eq!(faults.action(9, 0, 8).unwrap().kind(), "timeout");
     }
 
     #[test]
@@ -103,7 +115,7 @@ mod tests {
             "chat",
             1,
         );
-        let code = |prompt| match faults.action(0, prompt) {
+        let code = |prompt| match faults.action(0, 0, prompt) {
             Some(FaultAction::HttpStatus(status)) => status.code,
             _ => 0,
         };
@@ -122,7 +134,7 @@ mod tests {
         let startup = FaultAction::StartupDelay(StartupFault { delay: Duration(1) });
         let rule = Fault { matches: RequestMatch::default(), action: startup.clone() };
         let faults = FaultPlan::new(&[rule, status(500, RequestMatch::default())], "chat", 1);
-        assert_eq!(faults.action(0, 8).unwrap().kind(), "http_status");
+        assert_eq!(faults.action(0, 0, 8).unwrap().kind(), "http_status");
         assert_eq!(faults.of_engine().collect::<Vec<_>>(), [&startup]);
     }
 

@@ -171,7 +171,9 @@ impl<E: Engine> Faulty<E> {
                     at_ns: now,
                 });
             }
-            self.books.end(now, id, finish(prompt, 0, Outcome::Refused, message));
+            // Whoever comes back later may find it.
+            let end = Finish { retry_after: Some(0), ..finish(prompt, 0, Outcome::Refused, message) };
+            self.books.end(now, id, end);
             return false;
         }
         let (outcome, message) = match &fault {
@@ -193,7 +195,11 @@ impl<E: Engine> Faulty<E> {
             live.cut = true;
         }
         if let Some(outcome) = outcome {
-            self.books.end(now, id, finish(prompt, 0, outcome, message));
+            let retry_after = match &fault {
+                Some(FaultAction::HttpStatus(status)) => status.retry_after.map(|after| after.0),
+                _ => None,
+            };
+            self.books.end(now, id, Finish { retry_after, ..finish(prompt, 0, outcome, message) });
         }
         false
     }
@@ -459,7 +465,15 @@ impl Sink for Gate<'_> {
 
 fn finish(prompt_tokens: u32, preemptions: u32, outcome: Outcome, message: String) -> Finish {
     let message = Some(message.into());
-    Finish { outcome, message, prompt_tokens, preemptions, token_source: TokenSource::Engine, response: None }
+    Finish {
+        outcome,
+        message,
+        retry_after: None,
+        prompt_tokens,
+        preemptions,
+        token_source: TokenSource::Engine,
+        response: None,
+    }
 }
 
 impl<E: Engine> Stepped for Faulty<E> {
@@ -471,7 +485,9 @@ impl<E: Engine> Stepped for Faulty<E> {
         let prompt_tokens = recipe.prompt.tokens();
         let measured = recipe.phase == Phase::Measured;
         let plan = self.plans.get(recipe.lane as usize);
-        let own = plan.and_then(|plan| plan.action(recipe.index, prompt_tokens)).filter(|_| measured);
+        let own = plan
+            .and_then(|plan| plan.action(recipe.index, recipe.attempt, prompt_tokens))
+            .filter(|_| measured);
         let live = Live {
             lane: recipe.lane,
             index: recipe.index,

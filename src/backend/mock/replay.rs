@@ -103,6 +103,7 @@ impl Replay {
         let Some(Playing { recipe, refusal, .. }) = self.playing.remove(&id) else { return };
         let outcome = if refusal.is_some() { Outcome::Refused } else { Outcome::Success };
         let end = Finish {
+            retry_after: None,
             outcome,
             message: refusal,
             prompt_tokens: recipe.prompt.tokens(),

@@ -25,7 +25,7 @@ use crate::backend::config::Url;
 use crate::backend::{Answer, RequestId, own_thread};
 use crate::record::Outcome;
 use crate::tokenizer::Tokenizer;
-use crate::units::{Duration as Length, Ns};
+use crate::units::{Duration as Length, Ns, SECOND};
 
 /// How much of an error's body is read.
 const ERROR_BODY: usize = 64 << 10;
@@ -153,6 +153,8 @@ async fn serve(shared: Arc<Shared>, answers: Sender<Done>, mut tasks: UnboundedR
 struct Notes {
     sent: Option<Ns>,
     connect: Ns,
+    /// How long the server asks to wait before another attempt.
+    retry_after: Option<Ns>,
     /// To be said of a success as well.
     remark: Option<&'static str>,
 }
@@ -227,6 +229,7 @@ impl Desk {
             token_source: outcomes.token_source,
             outcome,
             message: message.map(Into::into),
+            retry_after: notes.retry_after,
             response: outcomes.response.filter(|_| outcome == Outcome::Success).map(Box::new),
         };
         (answer, outcomes.cached_tokens)
@@ -258,7 +261,8 @@ impl Desk {
             if response.status().is_success() {
                 return self.read(connection, response, reading).await;
             }
-            let (status, text) = refusal(&mut connection, &mut response).await;
+            let (status, text, retry_after) = refusal(&mut connection, &mut response).await;
+            notes.retry_after = retry_after;
             let names_field = text.contains("stream_options") || text.contains("include_usage");
             let is_refusal = matches!(status, StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY);
             if is_refusal && names_field && !refused_before && bodies.plain().len() < bodies.whole.len() {
@@ -321,8 +325,11 @@ impl Desk {
     }
 }
 
-/// The status of a refused request, and what is said about it.
-async fn refusal(connection: &mut Connection, response: &mut Response<Incoming>) -> (StatusCode, String) {
+/// The status of a refused request, what is said about it, and how long the server asks to wait.
+async fn refusal(
+    connection: &mut Connection,
+    response: &mut Response<Incoming>,
+) -> (StatusCode, String, Option<Ns>) {
     let status = response.status();
     let wait = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let body = response.body_mut();
@@ -334,10 +341,21 @@ async fn refusal(connection: &mut Connection, response: &mut Response<Incoming>)
         text.push_str(": ");
         text.push_str(&said);
     }
+    let retry_after = wait.as_deref().and_then(|wait| until(wait, jiff::Timestamp::now()));
     if let Some(wait) = wait {
         text = format!("{text} (retry after {wait})");
     }
-    (status, text)
+    (status, text, retry_after)
+}
+
+/// How long a `Retry-After` header asks to wait: seconds, or a date (RFC 9110, 10.2.3). `None` for what is neither.
+fn until(header: &str, now: jiff::Timestamp) -> Option<Ns> {
+    let header = header.trim();
+    if let Ok(seconds) = header.parse::<u64>() {
+        return Some(seconds.saturating_mul(SECOND));
+    }
+    let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(header).ok()?;
+    Some(Ns::try_from(date.duration_since(now).as_nanos()).unwrap_or(0))
 }
 
 /// What the body of an error says.
@@ -356,4 +374,19 @@ pub(super) fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue
     let name: HeaderName = name.parse().map_err(|_| format!("`{name}` is no name of a header"))?;
     let value = value.parse().map_err(|_| format!("the value of header `{name}` can not be sent"))?;
     Ok((name, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_seconds_or_a_date() {
+        let now = "2026-01-01T00:00:00Z".parse().unwrap();
+        assert_eq!(until(" 7 ", now), Some(7 * SECOND));
+        assert_eq!(until("Thu, 01 Jan 2026 00:01:30 GMT", now), Some(90 * SECOND));
+        assert_eq!(until("Wed, 31 Dec 2025 23:59:59 GMT", now), Some(0));
+        assert_eq!(until("99999999999999999999", now), None);
+        assert_eq!(until("soon", now), None);
+    }
 }

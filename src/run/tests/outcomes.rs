@@ -233,6 +233,7 @@ impl Stepped for Scripted {
                 Event::End(outcome) => {
                     let token_source = TokenSource::Engine;
                     let end = Finish {
+                        retry_after: None,
                         outcome,
                         message: None,
                         prompt_tokens: 9,

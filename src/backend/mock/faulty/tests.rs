@@ -373,7 +373,7 @@ fn any_traffic<E: Engine>(
         let end = heard.ended.get(&id).map(|(_, outcome)| *outcome);
         prop_assert!(end.is_some() != cancelled.contains(&id), "request {} ends once", id);
         let came = heard.tokens.get(&id).map_or(0, Vec::len) as u32;
-        let action = plan.action(id, *prompt);
+        let action = plan.action(id, 0, *prompt);
         let twice = matches!(action, Some(FaultAction::DuplicateToken(fault)) if fault.token <= *output);
         match end {
             Some(Outcome::Success) => prop_assert_eq!(came, output + u32::from(twice)),

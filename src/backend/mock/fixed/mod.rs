@@ -193,6 +193,7 @@ impl Mock {
     ) {
         let sequence = &self.sequences[slot as usize];
         let end = Finish {
+            retry_after: None,
             outcome,
             message,
             prompt_tokens: sequence.recipe.prompt.tokens(),

@@ -8,7 +8,7 @@ use rustc_hash::FxHashMap;
 
 use super::rng::{Rng, refuse};
 use super::script::described;
-use super::values::{Context, Request, Response, Session, dynamic, json};
+use super::values::{Context, Json, Request, Response, Session, json};
 use crate::nearest::nearest;
 
 /// One line of the reference page.
@@ -271,8 +271,8 @@ fn record(context: NativeCallContext<'_>, metric: ImmutableString, value: Dynami
 }
 
 fn parse_json(text: &str) -> Result<Dynamic> {
-    match serde_json::from_str(text) {
-        Ok(value) => Ok(dynamic(&value)),
+    match serde_json::from_str::<Json>(text) {
+        Ok(Json(value)) => Ok(value),
         Err(error) => refuse(format!("the text is not JSON: {error}")),
     }
 }

@@ -4,13 +4,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rhai::{Array, Dynamic, EvalAltResult, Position};
 
-use crate::sample::Draws;
+use crate::sample::{Draws, key, name_key};
 use crate::tokenizer::Tokenizer;
 
-/// The draws of one call of a hook: a pure function of the scenario's seed, the request and the hook.
+/// The draws of one call of a hook: a pure function of the scenario's seed, the request and the hook. Clones draw on from
+/// one another.
 #[derive(Clone)]
-pub struct Rng {
-    draws: Arc<Mutex<Draws>>,
+pub struct Rng(Arc<Drawing>);
+
+struct Drawing {
+    key: u64,
+    /// Made when the first draw is asked for: most calls draw nothing, or little.
+    draws: Mutex<Option<Draws>>,
     tokenizer: Arc<dyn Tokenizer>,
 }
 
@@ -29,11 +34,13 @@ pub(super) fn refuse<T>(message: impl Into<String>) -> Result<T> {
 
 impl Rng {
     pub(super) fn new(seed: u64, hook: &str, tokenizer: Arc<dyn Tokenizer>) -> Self {
-        Self { draws: Arc::new(Mutex::new(Draws::new(seed, hook, 0))), tokenizer }
+        let key = key(&[seed, name_key(hook), 0]);
+        Self(Arc::new(Drawing { key, draws: Mutex::new(None), tokenizer }))
     }
 
     fn with<T>(&self, draw: impl FnOnce(&mut Draws) -> T) -> T {
-        draw(&mut self.draws.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut draws = self.0.draws.lock().unwrap_or_else(PoisonError::into_inner);
+        draw(draws.get_or_insert_with(|| Draws::keyed(self.0.key)))
     }
 
     pub(super) fn unit(&self) -> f64 {
@@ -84,13 +91,13 @@ impl Rng {
         // A token of invented text is at most a word of a few letters.
         match u32::try_from(tokens) {
             Ok(tokens) if tokens as usize <= super::limits::STRING / 8 => {
-                Ok(self.tokenizer.text_of(tokens, self.with(Draws::bits)))
+                Ok(self.0.tokenizer.text_of(tokens, self.with(Draws::bits)))
             }
             _ => refuse(format!("rng.text({tokens}): a text has 0 to {} tokens", super::limits::STRING / 8)),
         }
     }
 
     pub(super) fn count(&self, text: &str) -> u32 {
-        self.tokenizer.count(text)
+        self.0.tokenizer.count(text)
     }
 }

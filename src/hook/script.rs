@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use regex::Regex;
 use rhai::packages::{Package as _, StandardPackage};
-use rhai::{AST, CallFnOptions, Dynamic, Engine, EvalAltResult, ImmutableString, Scope};
+use rhai::{AST, CallFnOptions, Dynamic, Engine, EvalAltResult, ImmutableString, Module, Scope};
 
 use super::config::Hooks;
 use super::error::{Fault, HookError, ScriptText, innermost, words};
@@ -36,13 +36,16 @@ pub(super) fn constants() -> Scope<'static> {
     scope
 }
 
-/// A compiled script. What stands at its top, constants and imports, runs before each call of a hook.
+/// A compiled script. What stands at its top runs when it is compiled; where it imports other files it runs before each call
+/// of a hook as well, for functions find what was imported there only.
 pub struct Script {
     engine: Engine,
     ast: AST,
     main: Arc<ScriptText>,
     texts: Vec<Arc<ScriptText>>,
     functions: Vec<(String, usize)>,
+    /// Whether it imports other files.
+    imports: bool,
     metrics: Arc<[String]>,
     tokenizer: Arc<dyn Tokenizer>,
 }
@@ -93,13 +96,25 @@ pub(super) fn sandbox() -> (Engine, Vec<Row>) {
         if name != "rng" {
             return Ok(None);
         }
-        match context.tag().clone().try_cast::<Call>() {
-            Some(call) => Ok(Some(Dynamic::from(call.rng))),
+        match context.tag().read_lock::<Call>() {
+            Some(call) => Ok(Some(Dynamic::from(call.rng.clone()))),
             None => refuse("`rng` is for hooks; at the top of a file there is nothing to draw for"),
         }
     });
     let rows = register(&mut engine);
     (engine, rows)
+}
+
+/// The constants that a file has declared at its top, as `global::NAME` finds them.
+fn constants_of(scope: &Scope<'_>) -> Module {
+    let mut module = Module::new();
+    for (name, is_constant, value) in scope.iter() {
+        if is_constant && name != "rng" {
+            module.set_var(name, value);
+        }
+    }
+    module.build_index();
+    module
 }
 
 impl Script {
@@ -123,12 +138,17 @@ impl Script {
         let mut ast = compiled.map_err(|error| vec![fault(&texts, error.into())])?;
         ast.set_source(if main.inline { "" } else { main.name.as_str() });
         BEGUN.set(Some(Instant::now()));
-        let top = engine.run_ast(&ast);
+        let mut scope = constants();
+        let top = engine.run_ast_with_scope(&mut scope, &ast);
         jail.seal();
         texts.extend(jail.texts());
         top.map_err(|error| vec![fault(&texts, *error)])?;
+        let imports = texts.len() > 1;
+        if !imports {
+            engine.register_static_module("global", constants_of(&scope).into());
+        }
         let functions = ast.iter_functions().map(|f| (f.name.to_owned(), f.params.len())).collect();
-        let script = Self { engine, ast, main, texts, functions, metrics, tokenizer };
+        let script = Self { engine, ast, main, texts, functions, imports, metrics, tokenizer };
         let faults = script.misnamed();
         if faults.is_empty() { Ok(script) } else { Err(faults) }
     }
@@ -246,7 +266,7 @@ impl Script {
     pub fn request(&self, request: Request) -> Result<Request, HookError> {
         const NAME: &str = "request";
         let call = self.call_of(NAME, request.context.seed, None);
-        let received = request.to_string();
+        let received = request.head();
         let changed = self.call(NAME, vec![Dynamic::from(request)], call).and_then(|value| {
             let what = described(&value);
             let request = value.try_cast::<Request>().ok_or_else(|| {
@@ -258,7 +278,7 @@ impl Script {
             })?;
             self.sendable(request)
         });
-        changed.map_err(|fault| hook_error(NAME, &["req"], fault, received))
+        changed.map_err(|fault| hook_error(NAME, &["req"], fault, received.to_string()))
     }
 
     fn sendable(&self, request: Request) -> Result<Request, Fault> {
@@ -326,7 +346,7 @@ impl Script {
     }
 
     fn call(&self, function: &str, given: Vec<Dynamic>, call: Call) -> Result<Dynamic, Fault> {
-        let options = CallFnOptions::new().with_tag(Dynamic::from(call));
+        let options = CallFnOptions::new().with_tag(Dynamic::from(call)).eval_ast(self.imports);
         BEGUN.set(Some(Instant::now()));
         let result = self.engine.call_fn_with_options::<Dynamic>(
             options,

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use rhai::{Dynamic, ImmutableString, Map};
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
 use crate::record::Phase;
@@ -42,6 +43,57 @@ pub(super) fn dynamic(value: &Value) -> Dynamic {
         Value::String(text) => text.as_str().into(),
         Value::Array(list) => list.iter().map(dynamic).collect::<rhai::Array>().into(),
         Value::Object(map) => map_of(map).into(),
+    }
+}
+
+/// A JSON text as hooks see it, read without a tree in between. What [`dynamic`] says of values holds for it.
+pub(super) struct Json(pub(super) Dynamic);
+
+impl<'de> Deserialize<'de> for Json {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(JsonVisitor).map(Self)
+    }
+}
+
+struct JsonVisitor;
+
+impl<'de> Visitor<'de> for JsonVisitor {
+    type Value = Dynamic;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+    fn visit_unit<E>(self) -> Result<Dynamic, E> {
+        Ok(Dynamic::UNIT)
+    }
+    fn visit_bool<E>(self, value: bool) -> Result<Dynamic, E> {
+        Ok(value.into())
+    }
+    fn visit_i64<E>(self, value: i64) -> Result<Dynamic, E> {
+        Ok(value.into())
+    }
+    fn visit_u64<E>(self, value: u64) -> Result<Dynamic, E> {
+        Ok(i64::try_from(value).map_or_else(|_| (value as f64).into(), Dynamic::from))
+    }
+    fn visit_f64<E>(self, value: f64) -> Result<Dynamic, E> {
+        Ok(value.into())
+    }
+    fn visit_str<E>(self, value: &str) -> Result<Dynamic, E> {
+        Ok(value.into())
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Dynamic, A::Error> {
+        let mut list = rhai::Array::new();
+        while let Some(Json(value)) = access.next_element()? {
+            list.push(value);
+        }
+        Ok(list.into())
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Dynamic, A::Error> {
+        let mut map = Map::new();
+        while let Some((key, Json(value))) = access.next_entry::<String, Json>()? {
+            map.insert(key.into(), value);
+        }
+        Ok(map.into())
     }
 }
 
@@ -200,9 +252,31 @@ impl fmt::Display for Context {
     }
 }
 
-impl fmt::Display for Request {
+/// Which request it is, in a message.
+#[derive(Debug)]
+pub(super) struct Head {
+    context: Context,
+    prompt_tokens: u32,
+    output_tokens: i64,
+}
+
+impl Request {
+    /// What a message says of it.
+    pub(super) fn head(&self) -> Head {
+        let (prompt_tokens, output_tokens) = (self.prompt_tokens, self.output_tokens);
+        Head { context: self.context.clone(), prompt_tokens, output_tokens }
+    }
+}
+
+impl fmt::Display for Head {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}, {} prompt and {} output tokens", self.context, self.prompt_tokens, self.output_tokens)
+    }
+}
+
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.head().fmt(f)
     }
 }
 

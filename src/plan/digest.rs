@@ -8,6 +8,7 @@ use blake3::Hasher;
 use rustc_hash::FxHashMap;
 
 use super::generator::GENERATOR_VERSION;
+use super::hooked::Keeper;
 use super::summary::{Gathered, Spread};
 use super::{
     Content, GroupPlan, LoadPlan, MemberPlan, Plan, PromptRecipe, Recipe, RecipeSource, Sampling, WarmupPlan,
@@ -182,8 +183,16 @@ fn survey(plan: &WorkloadPlan) -> Survey {
         // A warm-up that only time ends would never come to what is measured.
         stream.start_measuring();
     }
+    let calling = match &plan.recipes {
+        RecipeSource::Generated(generator) => generator.calling(),
+        RecipeSource::Listed(_) => None,
+    };
+    let mut keeper = Keeper::default();
     for recipe in stream.by_ref() {
         hash.recipe(&recipe);
+        if calling.is_some() {
+            keeper.take(&recipe);
+        }
         if recipe.phase == Phase::Measured {
             prompt.add(recipe.prompt.tokens());
             output.add(recipe.output_tokens);
@@ -192,6 +201,9 @@ fn survey(plan: &WorkloadPlan) -> Survey {
         if left == 0 {
             break;
         }
+    }
+    if let Some(hooked) = calling {
+        hooked.keep(keeper);
     }
     hash.flush(0);
     if prompt.is_empty() {

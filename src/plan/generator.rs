@@ -120,6 +120,16 @@ impl Generator {
         Keys { shared, warmup: key(&[shared, 1]), measured: key(&[shared, 2]) }
     }
 
+    /// The hooks, where they are called for each recipe.
+    pub(super) fn calling(&self) -> Option<&Hooked> {
+        let makes_prompts = match &*self.source {
+            Source::Script(_) => true,
+            Source::Mix(parts) => parts.iter().any(|part| matches!(part.source, Source::Script(_))),
+            _ => false,
+        };
+        self.hooked.as_deref().filter(|hooked| makes_prompts || hooked.changes_requests())
+    }
+
     /// When a row of the trace is due; `None` when there is no such row, or no replay.
     pub(super) fn trace_arrival(&self, row: u64) -> Option<Ns> {
         let (Source::Trace(trace), Clock::Trace { speed }) = (&*self.source, &self.clock) else {
@@ -181,6 +191,11 @@ impl Generator {
         let phase_key = keys.phase(phase);
         let mut failed = None;
         let seed = key(&[phase_key, index]);
+        if session.is_none()
+            && let Some(kept) = self.hooked.as_ref().and_then(|hooked| hooked.kept(seed))
+        {
+            return Some(Recipe { arrival, ..kept });
+        }
         let (prompt, length) = match &*self.source {
             Source::Script(function) => {
                 let made = self.hooked.as_ref()?.prompt(function, index, phase, seed);

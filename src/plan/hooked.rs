@@ -1,7 +1,9 @@
 //! Where a scenario's hooks take part in a plan: prompts that they make, requests that they change.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+use rustc_hash::FxHashMap;
 
 use super::chat::{Content, Message};
 use super::source::Problem;
@@ -23,6 +25,35 @@ pub struct Hooked {
     changes_requests: bool,
     /// Whether `next_turn(session)` is there.
     makes_turns: bool,
+    /// Requests that were made when the plan was looked at, by their seeds.
+    kept: Arc<OnceLock<FxHashMap<u64, Recipe>>>,
+}
+
+/// Keeps what hooks made, so that they are called once for each request, up to so many bytes in all.
+#[derive(Debug, Default)]
+pub(super) struct Keeper {
+    recipes: FxHashMap<u64, Recipe>,
+    bytes: usize,
+}
+
+impl Keeper {
+    const MOST: usize = 128 << 20;
+    /// About what an entry of a JSON object takes.
+    const ENTRY: usize = 128;
+
+    /// Takes a recipe that stands alone; turns of sessions depend on those before them.
+    pub(super) fn take(&mut self, recipe: &Recipe) {
+        let text = match &recipe.prompt {
+            PromptRecipe::Text { text, tokens, .. } => text.len() + 4 * *tokens as usize,
+            _ => 0,
+        };
+        let body = recipe.body.as_ref().map_or(0, |body| body.len() * Self::ENTRY);
+        let bytes = self.bytes + 2 * size_of::<Recipe>() + text + body;
+        if recipe.session.is_none() && bytes <= Self::MOST {
+            self.bytes = bytes;
+            self.recipes.insert(recipe.seed, recipe.clone());
+        }
+    }
 }
 
 impl std::fmt::Debug for Hooked {
@@ -77,7 +108,24 @@ impl<'a> Scripts<'a> {
 impl Hooked {
     pub(super) fn new(script: Arc<Script>, site: Site, tokenizer: Arc<dyn Tokenizer>) -> Self {
         let (changes_requests, makes_turns) = (script.has("request"), script.has("next_turn"));
-        Self { script, site: Arc::new(site), tokenizer, changes_requests, makes_turns }
+        let kept = Arc::default();
+        Self { script, site: Arc::new(site), tokenizer, changes_requests, makes_turns, kept }
+    }
+
+    /// Whether `request(req)` is there.
+    pub(super) fn changes_requests(&self) -> bool {
+        self.changes_requests
+    }
+
+    /// Requests that need not be made again.
+    pub(super) fn keep(&self, keeper: Keeper) {
+        // The plan is looked at once.
+        let _ = self.kept.set(keeper.recipes);
+    }
+
+    /// The request with this seed, where it is kept.
+    pub(super) fn kept(&self, seed: u64) -> Option<Recipe> {
+        self.kept.get()?.get(&seed).cloned()
     }
 
     /// Hash over the texts of the script and of all that it imports. Hex.

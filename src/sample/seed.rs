@@ -50,7 +50,12 @@ pub struct Draws(ChaCha8Rng);
 impl Draws {
     /// The stream of `purpose` for the `index`-th thing under `seed`.
     pub fn new(seed: u64, purpose: &str, index: u64) -> Self {
-        Self(ChaCha8Rng::seed_from_u64(key(&[seed, name_key(purpose), index])))
+        Self::keyed(key(&[seed, name_key(purpose), index]))
+    }
+
+    /// The stream that a [`key`] names.
+    pub fn keyed(key: u64) -> Self {
+        Self(ChaCha8Rng::seed_from_u64(key))
     }
 
     /// A uniform 64-bit integer.

@@ -602,6 +602,7 @@ pub(super) fn watch(prepared: &Prepared, key: CellKey) -> Watch<'_> {
     };
     let watched = Watched {
         tags: &plan.tags,
+        checks: plan.checks.iter().flat_map(|checks| checks.names()).collect(),
         slo: gates.slos.get(&plan.name).map_or(&[], Vec::as_slice),
         basis: plan.load.basis(),
         requests: measured,

@@ -72,6 +72,20 @@ impl Checks {
         }
         let is_named = tests.iter().any(|(_, _, test)| test.function() == Some(HOOK_FUNCTION));
         if script.is_some_and(|script| script.has(HOOK_FUNCTION)) && !is_named {
+            let clash = expect.iter().position(|check| check.name() == HOOK);
+            if let Some(index) = clash {
+                return Err(vec![Flaw {
+                    index,
+                    key: "name",
+                    message: format!(
+                        "the scenario's hooks have a `{HOOK_FUNCTION}`, which is named `{HOOK}` too"
+                    ),
+                    help: format!(
+                        "give this check another name, or that one: `{{ kind: script, name: .., function: {HOOK_FUNCTION} }}`"
+                    ),
+                    fault: None,
+                }]);
+            }
             tests.push((HOOK.to_owned(), "script", Test::Script(HOOK_FUNCTION.to_owned())));
         }
         Ok((!tests.is_empty()).then(|| Self { tests, script: script.cloned() }))

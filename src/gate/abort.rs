@@ -82,10 +82,9 @@ pub fn watchable(rule: &Rule) -> bool {
         Subject::Aggregate(Aggregate::Min, _) => rule.op.is_lower(),
         Subject::Aggregate(Aggregate::Count | Aggregate::Sum, _) => rule.op.is_upper(),
         Subject::Aggregate(aggregate, _) => aggregate.quantile().is_some(),
-        Subject::Share(_) => true,
-        Subject::Check(_) => false,
+        Subject::Share(_) | Subject::Check(_) => true,
         Subject::Plain(metric) => match metric.name {
-            "error_rate" | "slo_share" => true,
+            "error_rate" | "slo_share" | "checks_pass_rate" => true,
             "failed_requests" => rule.op.is_upper() || rule.op == Op::Eq,
             _ => false,
         },
@@ -102,12 +101,14 @@ pub struct Fired {
 }
 
 /// What is known of the workload that is watched.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Watched<'a> {
     /// Its tags.
     pub tags: &'a Tags,
     /// Its SLO.
     pub slo: &'a [Condition],
+    /// The names of its checks, in order.
+    pub checks: Vec<&'a str>,
     /// From which moment latency counts.
     pub basis: Basis,
     /// Its measured requests in this repeat; `None` when only time ends it.
@@ -237,7 +238,13 @@ impl<'a> Watcher<'a> {
             Subject::Plain(metric) if metric.name == "error_rate" => {
                 Some(record.outcome.is_failure() == upper)
             }
-            Subject::Check(_) => None,
+            Subject::Check(name) => {
+                let at = watched.checks.iter().position(|known| known == name)?;
+                Some(record.checked.as_ref()?.passes(at) == upper)
+            }
+            Subject::Plain(metric) if metric.name == "checks_pass_rate" => {
+                Some((record.checked.as_ref()?.failed == 0) == upper)
+            }
             Subject::Plain(_) => Some(record.outcome.is_failure()),
             Subject::Aggregate(Aggregate::Count, metric) => {
                 value_of(record, metric, watched.basis).map(|_| true)

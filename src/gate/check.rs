@@ -609,7 +609,7 @@ impl<'a> Checker<'a> {
         } else {
             "nothing is certain about this before the end"
         };
-        let help = "`abort_on_fail` watches quantiles of a request's metrics, error_rate, slo_share, share(...), upper limits on failed_requests, and max(...) and min(...)";
+        let help = "`abort_on_fail` watches quantiles of a request's metrics, error_rate, slo_share, share(...), check(...), checks_pass_rate, upper limits on failed_requests, and max(...) and min(...)";
         Some(RuleError::new(self.rule.subject_at.clone(), message, help))
     }
 

@@ -15,7 +15,7 @@ use crate::measure::Samples;
 use crate::metric::METRICS;
 use crate::plan::{GroupPlan, RecipeStream, WorkloadPlan};
 use crate::record::{Basis, GapRun, Record};
-use crate::run::journal::{CellEntries, Entry, Journal, JournalError};
+use crate::run::journal::{CellEntries, Entry, Journal, JournalError, condensed};
 use crate::run::{
     CellKey, Ending, Flow, GroupPlayed, Observer, Part, Played, Resume, RunError, Stop, play_group,
     play_group_live,
@@ -146,18 +146,19 @@ impl Observer for SeatRecorder<'_, '_> {
     fn on_record(&mut self, record: &Record, gaps: &[GapRun]) -> Flow {
         self.taken.push(record, gaps);
         self.count += 1;
+        let gaps = if self.taken.tokens.is_some() { Cow::Borrowed(gaps) } else { condensed(gaps) };
         let mut desk = self.desk.borrow_mut();
-        match desk.take(self.key, record, gaps) {
+        match desk.take(self.key, record, &gaps) {
             Err(error) => {
                 let reason = error.to_string();
                 desk.failed = Some(error);
                 Flow::Abort(reason)
             }
-            Ok(()) => match self.watch.on_record(record, gaps) {
+            Ok(()) => match self.watch.on_record(record, &gaps) {
                 Flow::Continue if desk.watch.is_idle() => Flow::Continue,
                 Flow::Continue => {
                     let record = Samples::as_pooled(record, self.taken.samples.basis(), desk.basis);
-                    desk.watch.on_record(&record, gaps)
+                    desk.watch.on_record(&record, &gaps)
                 }
                 abort @ Flow::Abort(_) => abort,
             },

@@ -22,7 +22,7 @@ use crate::units::Ns;
 pub const FLUSH_EVERY: Duration = Duration::from_millis(20);
 
 /// Identifies the format; another one is refused.
-const MAGIC: &[u8; 8] = b"sgbench2";
+const MAGIC: &[u8; 8] = b"sgbench3";
 
 /// A payload larger than this is torn or foreign: the longest answers have a few million gaps of a few bytes.
 const MAX_FRAME: u32 = 1 << 28;

@@ -131,11 +131,7 @@ impl Checker<'_> {
                 let message = "a workload can not last as long as itself";
                 self.at(&["parallel", name, member, "until"]).wrong(message);
             } else if !others.contains(&leader) {
-                self.at(&["parallel", name, member, "until"]).stranger(
-                    "workload of the group",
-                    leader,
-                    &others,
-                );
+                self.at(&["parallel", name, member, "until"]).stranger("other workload", leader, &others);
             }
         }
     }

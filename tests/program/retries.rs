@@ -26,7 +26,7 @@ workloads:
     output: {{ tokens: 3 }}
     load: {{ kind: closed, concurrency: 8, requests: 8 }}
     retries: 1
-gates: {{ confidence: none, rules: [ failed_requests == 1, retried_requests == 3, retried_requests == 2 where ttft >= 0ms ] }}
+gates: {{ confidence: none, rules: [ error_rate <= 20%, failed_requests == 1, retried_requests == 3, retried_requests == 2 where ttft >= 100ms ] }}
 validity: {{ lag: off, busy: off }}
 "
     )

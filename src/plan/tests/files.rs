@@ -132,7 +132,7 @@ fn damage_is_told_with_its_line() {
     line 1: this is version 2 of the plan format; version 1 is read
     line 1: the plan was made with the tokenizer `gpt2`, not `mock`
     line 2: the header has no workload `load`
-    line 1: is no line of a plan: unknown field `extra`, expected one of `schema_version`, `seed`, `tokenizer`, `schedule_digest`, `content_digest`, `scenario`, `workloads`
+    line 1: is no line of a plan: unknown field `extra`, expected one of `schema_version`, `seed`, `tokenizer`, `schedule_digest`, `content_digest`, `scenario`, `workloads`, `groups`
     line 2: the header has no workload `lead`
     line 2: is no line of a plan: unknown field `extra`, expected one of `index`, `phase`, `arrival`, `after`, `session`, `think`, `prompt`, `output_tokens`, `forced`, `cancel_after`, `seed`, `body`, `failed`, `recorded` at column 222
     line 2: is no line of a plan: unknown field `extra`, expected `tokens` or `prefix` at column 147

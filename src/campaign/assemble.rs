@@ -12,8 +12,8 @@ use crate::backend::candle::Local;
 use crate::backend::config::{Backend, Clock};
 use crate::gate::{Facts, exit, outcome};
 use crate::measure::{
-    Capacity, CellInput, Metrics, Reason, Reuse, Samples, Setting, Validity, check_reports, curves, errors, host,
-    metrics, own_memory, rounded, timeline, validity,
+    Capacity, CellInput, Metrics, Reason, Reuse, Samples, Setting, Validity, check_reports, curves, errors,
+    host, metrics, own_memory, rounded, timeline, validity,
 };
 use crate::plan::config::Load;
 use crate::plan::{WorkloadPlan, table};
@@ -272,7 +272,12 @@ fn pooled<'a>(
                 cell.played.stats.faults.iter().filter_map(move |fault| Some((repeat, fault.index?)))
             })
             .collect(),
-        reuse: chosen.config.server().and_then(|_| reuse(plan, &cells)),
+        // A group sends nothing of its own plan.
+        reuse: chosen
+            .config
+            .server()
+            .filter(|_| prepared.plan.group(workload as u32).is_none())
+            .and_then(|_| reuse(plan, &cells)),
     };
     let mut validity = validity(&setting, &samples, &prepared.scenario.validity);
     let reasons = of_members(campaign, workload, backend, before);

@@ -222,7 +222,9 @@ fn usages_tell_what_was_in_the_cache_where_no_page_does() {
     assert!(!unknown("prefix_hit_rate") && unknown("kv_used_tokens"), "{:?}", stats.unavailable);
     let (played, _) = play(&scenario(&Server::start(good).url(), 5, 1));
     assert_eq!(played.stats.prefix_hit_tokens, None, "nobody told anything");
+}
 
+#[test]
 fn a_request_is_sent_again_as_the_server_asks() {
     let server = Server::start(|asked| match asked.path.as_str() {
         "/v1/models" => models(),

@@ -39,7 +39,7 @@ pub fn open(
     open_shared(config, &[family], seed, dir)
 }
 
-/// A mock that several workloads share, in the order of [`Recipe::lane`].
+/// A mock that several workloads share, in the order of [`Recipe::lane`](crate::plan::Recipe::lane).
 ///
 /// # Errors
 /// When the configuration can not be used.

@@ -100,7 +100,7 @@ impl WorkloadPlan {
     pub fn is_endless(&self) -> bool {
         let users = matches!(self.load, LoadPlan::Closed { .. });
         let counted = self.requests.is_some() || self.sessions.is_some();
-        let timed = if users { !counted || matches!(self.warmup, WarmupPlan::Duration(_)) } else { false };
+        let timed = users && (!counted || matches!(self.warmup, WarmupPlan::Duration(_)));
         // Arrivals go on until another workload of the group is over.
         timed || (self.follows && !counted && self.duration.is_none())
     }

@@ -1,7 +1,6 @@
 //! Further attempts at requests that failed in a way that may pass.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::BTreeMap;
 
 use super::load::Start;
 use crate::record::{Attempt, Outcome};
@@ -41,37 +40,14 @@ pub(super) struct Retries {
     /// Further attempts that a request has.
     most: u32,
     timeout: Ns,
-    waiting: BinaryHeap<Reverse<Waiting>>,
+    /// By when they are sent, then in the order in which they failed.
+    waiting: BTreeMap<(Ns, u64), Start>,
     scheduled: u64,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    at: Ns,
-    order: u64,
-    start: Start,
-}
-
-impl PartialEq for Waiting {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.order) == (other.at, other.order)
-    }
-}
-impl Eq for Waiting {}
-impl PartialOrd for Waiting {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Waiting {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.order).cmp(&(other.at, other.order))
-    }
 }
 
 impl Retries {
     pub(super) fn new(most: u32, timeout: Ns) -> Self {
-        Self { most, timeout, waiting: BinaryHeap::new(), scheduled: 0 }
+        Self { most, timeout, waiting: BTreeMap::new(), scheduled: 0 }
     }
 
     /// When a request that failed so is sent again; `None` where it is not: another attempt would fail as well, there is none
@@ -104,18 +80,17 @@ impl Retries {
         let tried = start.tried.get_or_insert_with(|| Box::new(Tried { attempts: Vec::new(), deadline }));
         tried.attempts.push(failed.attempt);
         start.recipe.attempt = tried.attempts.len() as u32;
-        let order = self.scheduled;
+        self.waiting.insert((at, self.scheduled), start);
         self.scheduled += 1;
-        self.waiting.push(Reverse(Waiting { at, order, start }));
     }
 
     /// When the next one is sent.
     pub(super) fn next(&self) -> Option<Ns> {
-        self.waiting.peek().map(|Reverse(waiting)| waiting.at)
+        self.waiting.first_key_value().map(|((at, _), _)| *at)
     }
 
     /// The one that is sent next.
     pub(super) fn pop(&mut self) -> Option<Start> {
-        self.waiting.pop().map(|Reverse(waiting)| waiting.start)
+        self.waiting.pop_first().map(|(_, start)| start)
     }
 }

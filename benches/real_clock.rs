@@ -42,7 +42,8 @@ fn main() {
     let Backend::Mock(config) = &scenario.backends["mock"] else { panic!("the bench plays a mock") };
     println!("workload  TTFT p50 p99 ms (model 10)  TBT p50 p99 ms (model 5)  sent - due p50 p99 ms");
     for workload in &plan.workloads {
-        let mut mock = Mock::open(config, &workload.family, 1, Path::new(".")).expect("the mock is valid");
+        let mut mock =
+            Mock::open(config, &[workload.family.as_str()], 1, Path::new(".")).expect("the mock is valid");
         let mut keep = Keep(Samples::new(workload.load.basis()));
         let (stop, resume) = (Stop::default(), Resume::default());
         play(workload, workload.stream(0), &mut mock, Pace::Real, &stop, &mut keep, &resume)

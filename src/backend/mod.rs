@@ -232,6 +232,41 @@ pub struct Finish {
     pub response: Option<Box<Response>>,
 }
 
+impl Finish {
+    /// The end of a request with so many prompt tokens that was preempted so often, whose tokens the engine counts.
+    pub fn new(
+        prompt_tokens: u32,
+        preemptions: u32,
+        outcome: Outcome,
+        message: Option<impl Into<Box<str>>>,
+    ) -> Self {
+        Self {
+            outcome,
+            message: message.map(Into::into),
+            retry_after: None,
+            prompt_tokens,
+            preemptions,
+            token_source: TokenSource::Engine,
+            response: None,
+        }
+    }
+}
+
+/// What only an engine with a cache knows, by the names of metrics.
+pub const CACHE_METRICS: [&str; 8] = [
+    "kv_used_tokens",
+    "kv_used_bytes",
+    "kv_capacity_tokens",
+    "kv_total_tokens",
+    "prefix_hit_rate",
+    "evict_count",
+    "evict_ms",
+    "preempt_count",
+];
+
+/// The memory of an engine, by the names of metrics.
+pub const MEMORY_METRICS: [&str; 2] = ["peak_mem_mb", "avg_mem_mb"];
+
 /// What an engine knows of itself. `None` is what it cannot know; the reason stands in `unavailable`.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct EngineStats {

@@ -38,7 +38,7 @@ pub(super) fn simulate(mock: &MockBackend, recorded: &Recorded) -> Result<Outcom
 }
 
 fn play(mock: &MockBackend, run: &[Request], block_tokens: u32) -> Result<Vec<(Ns, Ns)>, CalibrateError> {
-    let mut engine = Batched::open(mock, "calibrate", 0)?;
+    let mut engine = Batched::open(mock, &["calibrate"], 0)?;
     let mut heard = Times { times: vec![(Ns::MAX, 0); run.len()], refused: None };
     for (id, request) in (0..).zip(run) {
         while engine.next_event().is_some_and(|next| next <= request.arrival) {

@@ -1,5 +1,6 @@
 //! One cell: a workload on a backend, in one repeat.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use indexmap::IndexMap;
@@ -173,18 +174,20 @@ pub fn earlier_time(samples: &Samples) -> Ns {
     measured().map(|record| record.end).max().unwrap_or(start).saturating_sub(start)
 }
 
+/// Everything that an engine knows of itself, and why it is not known.
+pub fn engine_unavailable(reason: &str) -> Vec<(Cow<'static, str>, String)> {
+    let own =
+        ["kv_", "prefix_", "evict_", "preempt_", "spec_", "peak_mem", "avg_mem", "avg_batch", "max_batch"];
+    let names = METRICS.iter().filter(|metric| own.iter().any(|start| metric.name.starts_with(start)));
+    names.map(|metric| (Cow::Owned(metric.flat()), reason.to_owned())).collect()
+}
+
 /// What a resumed cell came to: the measured times add up, and the engine's counters, which began again with a cold
 /// cache, are not known for the whole.
 pub fn joined(earlier: Ns, last: Played) -> Played {
     let reason = "the run was resumed, and an engine's counters cover only its own segment";
-    let own =
-        ["kv_", "prefix_", "evict_", "preempt_", "spec_", "peak_mem", "avg_mem", "avg_batch", "max_batch"];
-    let unavailable = METRICS
-        .iter()
-        .filter(|metric| own.iter().any(|start| metric.name.starts_with(start)))
-        .map(|metric| (metric.flat().into(), reason.to_owned()));
     let stats = EngineStats {
-        unavailable: unavailable.collect(),
+        unavailable: engine_unavailable(reason),
         faults: last.stats.faults.clone(),
         ..EngineStats::default()
     };

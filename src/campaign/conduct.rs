@@ -1,6 +1,5 @@
 //! Plays every cell of a plan in order and hands over what was measured.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -12,6 +11,7 @@ use super::cell::{
 };
 use super::folder::{Earlier, Folder, FolderError};
 use super::prepare::{Chosen, Prepared};
+use super::recorder::{Recorded, Recorder};
 use super::search::{probe_name, search};
 use super::servers::Servers;
 use super::{assemble, output, together};
@@ -23,11 +23,10 @@ use crate::backend::openai::Identity;
 use crate::gate::{Fired, Watch, Watched, exit};
 use crate::measure::Resources;
 use crate::plan::WorkloadPlan;
-use crate::record::{GapRun, Record};
 use crate::report::RunReport;
 use crate::run::journal::{self, Entry, Journal, JournalError};
-use crate::run::{CellKey, Ending, Flow, Observer, Played, Resume, RunError, Stop, play, play_live};
-use crate::units::{Ns, seconds};
+use crate::run::{CellKey, Ending, Played, Resume, RunError, Stop, play, play_live};
+use crate::units::seconds;
 
 /// How a run is conducted.
 #[derive(Debug, Clone, Copy)]
@@ -455,7 +454,7 @@ impl Player<'_, '_> {
                 start_time = done.start_time.map_or(start_time, |earlier| earlier.min(start_time));
                 let stretch = Stretch { key, plan: probe, run };
                 if let Some(played) = &done.played {
-                    return Ok(Recorded::restored(prepared, stretch, &done, played.clone()));
+                    return Ok(Recorded::restored(prepared, stretch.key, &done, played.clone()));
                 }
                 let mut recorded = self.probe(stretch, level)?;
                 broken = broken.take().or(recorded.failed.take());
@@ -631,73 +630,5 @@ pub(super) fn cell_start(prepared: &Prepared, key: CellKey) -> CellStart<'_> {
         requests,
         probe: None,
         is_virtual: chosen.clock() == Clock::Virtual,
-    }
-}
-
-/// What playing a cell left.
-pub(super) struct Recorded {
-    pub(super) played: Played,
-    pub(super) taken: Taken,
-    pub(super) failed: Option<JournalError>,
-    pub(super) count: u64,
-    pub(super) fired: Option<Fired>,
-}
-
-impl Recorded {
-    /// What an earlier segment finished.
-    fn restored(
-        prepared: &Prepared,
-        stretch: Stretch<'_>,
-        done: &journal::CellEntries,
-        played: Played,
-    ) -> Self {
-        let mut taken = Taken::new(prepared, stretch.key);
-        for (record, gaps) in standing_records(&done.records) {
-            taken.push(record, gaps);
-        }
-        Self { played, taken, failed: None, count: 0, fired: None }
-    }
-}
-
-/// Takes the records of a cell: into its samples, the journal and the progress.
-struct Recorder<'a> {
-    taken: Taken,
-    journal: &'a mut Option<Journal>,
-    failed: Option<JournalError>,
-    progress: &'a mut dyn Progress,
-    count: u64,
-    watch: Watch<'a>,
-}
-
-impl Recorder<'_> {
-    fn done(self, played: Played) -> Recorded {
-        let Self { taken, failed, count, watch, .. } = self;
-        Recorded { played, taken, failed, count, fired: watch.fired().cloned() }
-    }
-}
-
-impl Observer for Recorder<'_> {
-    fn on_record(&mut self, record: &Record, gaps: &[GapRun]) -> Flow {
-        self.taken.push(record, gaps);
-        self.progress.recorded();
-        self.count += 1;
-        let gaps = if self.taken.tokens.is_some() { Cow::Borrowed(gaps) } else { journal::condensed(gaps) };
-        match self.journal.as_mut().map(|journal| journal.record(record, &gaps)) {
-            Some(Err(error)) => {
-                let reason = error.to_string();
-                self.failed = Some(error);
-                Flow::Abort(reason)
-            }
-            Some(Ok(())) | None => self.watch.on_record(record, &gaps),
-        }
-    }
-
-    fn pools_gaps(&self) -> bool {
-        // The journal and the token log keep each request's own.
-        self.journal.is_none() && self.taken.tokens.is_none()
-    }
-
-    fn on_step(&mut self, gap: Ns, requests: u32) {
-        self.taken.samples.push_gaps(gap, u64::from(requests));
     }
 }

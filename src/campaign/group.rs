@@ -1,21 +1,22 @@
 //! The cells of a group: workloads that share one backend and one time, and what stands for all of them.
 
-use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use super::cell::{Cell, Progress, Taken, earlier_time, final_records, joined, standing_records};
-use super::conduct::{CampaignError, Player, Recorded, cell_start, of, unix, watch};
+use super::cell::{
+    Cell, Progress, Taken, earlier_time, engine_unavailable, final_records, joined, standing_records,
+};
+use super::conduct::{CampaignError, Player, cell_start, of, unix, watch};
 use super::prepare::Prepared;
+use super::recorder::Recorded;
 use crate::backend::config::{Backend, Clock};
 use crate::backend::{EngineStats, mock};
 use crate::gate::Watch;
 use crate::measure::Samples;
-use crate::metric::METRICS;
 use crate::plan::{GroupPlan, RecipeStream, WorkloadPlan};
 use crate::record::{Basis, GapRun, Record};
-use crate::run::journal::{CellEntries, Entry, Journal, JournalError, condensed};
+use crate::run::journal::{CellEntries, Entry, Journal, JournalError};
 use crate::run::{
     CellKey, Ending, Flow, GroupPlayed, Observer, Part, Played, Resume, RunError, Stop, play_group,
     play_group_live,
@@ -41,13 +42,7 @@ pub(super) struct GroupRecorded {
 /// The engine's counters of a workload that is not alone in it.
 fn shared(group: &str, faults: EngineStats) -> EngineStats {
     let reason = format!("the workloads of `{group}` share the engine, and its counters stand there");
-    let own =
-        ["kv_", "prefix_", "evict_", "preempt_", "spec_", "peak_mem", "avg_mem", "avg_batch", "max_batch"];
-    let names = METRICS.iter().filter(|metric| own.iter().any(|start| metric.name.starts_with(start)));
-    EngineStats {
-        unavailable: names.map(|metric| (Cow::Owned(metric.flat()), reason.clone())).collect(),
-        ..faults
-    }
+    EngineStats { unavailable: engine_unavailable(&reason), ..faults }
 }
 
 /// The keys of a group's workloads in the repeat and on the backend of its own key.
@@ -82,7 +77,7 @@ pub(super) fn play_mock_group(
     let mut recorded = record(prepared, group, seats, key.repeat, desk, |parts| {
         Ok(play_group(parts, engine.as_mut(), chosen.pace(), stop)?)
     })?;
-    recorded.finish(group, &vec![None; group.members.len()]);
+    recorded.finish(group, None);
     Ok(recorded)
 }
 
@@ -121,14 +116,20 @@ impl<'a> Desk<'a> {
         Self { journal, progress, current: None, failed: None, watch, basis }
     }
 
-    fn take(&mut self, key: CellKey, record: &Record, gaps: &[GapRun]) -> Result<(), JournalError> {
+    fn take(
+        &mut self,
+        key: CellKey,
+        record: &Record,
+        gaps: &[GapRun],
+        exact: bool,
+    ) -> Result<(), JournalError> {
         self.progress.recorded();
         let Some(journal) = self.journal.as_mut() else { return Ok(()) };
         if self.current != Some(key) {
             journal.turn(key)?;
             self.current = Some(key);
         }
-        journal.record(record, gaps)
+        journal.record(record, gaps, exact)
     }
 }
 
@@ -146,19 +147,18 @@ impl Observer for SeatRecorder<'_, '_> {
     fn on_record(&mut self, record: &Record, gaps: &[GapRun]) -> Flow {
         self.taken.push(record, gaps);
         self.count += 1;
-        let gaps = if self.taken.tokens.is_some() { Cow::Borrowed(gaps) } else { condensed(gaps) };
         let mut desk = self.desk.borrow_mut();
-        match desk.take(self.key, record, &gaps) {
+        match desk.take(self.key, record, gaps, self.taken.tokens.is_some()) {
             Err(error) => {
                 let reason = error.to_string();
                 desk.failed = Some(error);
                 Flow::Abort(reason)
             }
-            Ok(()) => match self.watch.on_record(record, &gaps) {
+            Ok(()) => match self.watch.on_record(record, gaps) {
                 Flow::Continue if desk.watch.is_idle() => Flow::Continue,
                 Flow::Continue => {
                     let record = Samples::as_pooled(record, self.taken.samples.basis(), desk.basis);
-                    desk.watch.on_record(&record, &gaps)
+                    desk.watch.on_record(&record, gaps)
                 }
                 abort @ Flow::Abort(_) => abort,
             },
@@ -219,18 +219,18 @@ fn record<'a>(
 }
 
 impl GroupRecorded {
-    /// Says what is known of whom. `earlier` is what an earlier segment measured of each.
-    fn finish(&mut self, group: &GroupPlan, earlier: &[Option<Ns>]) {
-        for ((_, member), earlier) in self.members.iter_mut().zip(earlier) {
+    /// Says what is known of whom. `earlier` is how long an earlier segment measured.
+    fn finish(&mut self, group: &GroupPlan, earlier: Option<&Earlier>) {
+        for (at, (_, member)) in self.members.iter_mut().enumerate() {
             let faults = std::mem::take(&mut member.played.stats.faults);
             if let Some(earlier) = earlier {
-                member.played = joined(*earlier, member.played.clone());
+                member.played = joined(earlier.members[at], member.played.clone());
             }
             let faults = EngineStats { faults, ..EngineStats::default() };
             member.played.stats = shared(&group.name, faults);
         }
-        if let Some(earlier) = earlier.iter().flatten().max() {
-            self.whole.played = joined(*earlier, self.whole.played.clone());
+        if let Some(earlier) = earlier {
+            self.whole.played = joined(earlier.whole, self.whole.played.clone());
         }
         self.pool();
     }
@@ -268,7 +268,7 @@ impl Player<'_, '_> {
         let mut seats = fresh(prepared, group, key);
         let earlier = take_seats(&mut seats, &done);
         let mut recorded = self.record_group(group, seats)?;
-        recorded.finish(group, &earlier);
+        recorded.finish(group, earlier.as_ref());
         let played = &recorded.whole.played;
         self.progress.finished(&start, seconds(played.measure_end.saturating_sub(played.measure_start)));
         if let Some(segment) = self.campaign.segments.last_mut() {
@@ -335,8 +335,14 @@ impl Player<'_, '_> {
     }
 }
 
-/// Puts what an earlier segment did into the seats. How long it measured of each; `None` of one that had not begun.
-fn take_seats(seats: &mut [Seat<'_>], done: &[CellEntries]) -> Vec<Option<Ns>> {
+/// How long an earlier segment measured: each of the workloads, and all of them from the first request due to the last one ended.
+struct Earlier {
+    members: Vec<Ns>,
+    whole: Ns,
+}
+
+/// Puts what an earlier segment did into the seats. `None` where there was none.
+fn take_seats(seats: &mut [Seat<'_>], done: &[CellEntries]) -> Option<Earlier> {
     let mut last: Option<Ns> = None;
     for (seat, done) in seats.iter_mut().zip(done) {
         for (record, gaps) in final_records(&done.records) {
@@ -351,8 +357,11 @@ fn take_seats(seats: &mut [Seat<'_>], done: &[CellEntries]) -> Vec<Option<Ns>> {
         let waited = if seat.resume.finished.is_empty() { last.unwrap_or(0) } else { seat.start };
         seat.start = seat.start.saturating_sub(waited);
     }
-    let begun = done.iter().any(|done| done.start_time.is_some());
-    seats.iter().map(|seat| begun.then_some(seat.resume.elapsed)).collect()
+    done.iter().any(|done| done.start_time.is_some()).then(|| {
+        let samples: Vec<&Samples> = seats.iter().map(|seat| &seat.taken.samples).collect();
+        let members = seats.iter().map(|seat| seat.resume.elapsed).collect();
+        Earlier { members, whole: earlier_time(&Samples::pooled(&samples)) }
+    })
 }
 
 /// A group's cells in order: its workloads, then what stands for them. They all begin when the group does.

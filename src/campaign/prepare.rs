@@ -6,42 +6,21 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 use super::baselines::{self, Problem};
+use super::changes::{Changes, keep_only, make_smoke};
+use super::fit::{not_for, too_long, too_small};
 use super::folder::is_inside;
 use super::shipped::{SHIPPED, Shipped};
 use crate::backend::candle::Source;
-use crate::backend::config::{Backend, Clock, Endpoint, Mode};
+use crate::backend::config::{Backend, Clock};
 use crate::backend::mock;
-use crate::gate::config::Confidence;
 use crate::gate::{Checked, Finding, Planned, PlannedBackend, PlannedWorkload, Site, check};
 use crate::nearest::nearest;
-use crate::plan::config::{ClosedLoad, Level, Load, OpenLoad, Requests, SearchLoad, Variable};
-use crate::plan::{EXTENSIONS, Plan, PlanError, PromptRecipe, WorkloadPlan, plan, table};
+use crate::plan::{Plan, PlanError, plan, table};
 use crate::report::config::Export;
 use crate::report::{Baseline, STANDARD, Template, find};
 use crate::run::Pace;
 use crate::scenario::{Diagnostic, Failed, Format, Loaded, Options, Scenario, load, load_text, read_file};
-use crate::stats;
 use crate::tokenizer::{Mock, Tokenizer};
-use crate::units::human;
-
-/// What the command line changes in a scenario.
-#[derive(Debug, Clone, Default)]
-pub struct Changes {
-    /// `PATH=VALUE` arguments.
-    pub set: Vec<String>,
-    /// Run on these backends; empty leaves the scenario's choice.
-    pub backends: Vec<String>,
-    /// The model of the chosen backends.
-    pub model: Option<String>,
-    /// Run only these workloads (full or family names); empty runs all.
-    pub only: Vec<String>,
-    /// The seed.
-    pub seed: Option<u64>,
-    /// The clock of the chosen backends.
-    pub clock: Option<Clock>,
-    /// Three requests per workload, no gates.
-    pub smoke: bool,
-}
 
 /// A backend that will run.
 #[derive(Debug, Clone)]
@@ -440,113 +419,7 @@ fn tokenizer_of(backends: &[Chosen]) -> Arc<dyn Tokenizer> {
     first.filter(is_shared).unwrap_or_else(|| Arc::new(Mock))
 }
 
-/// Workloads with requests that are longer than the context of a model, and what to say about each.
-fn too_long(plan: &Plan, backends: &[Chosen]) -> Vec<(String, String)> {
-    let mut found = Vec::new();
-    for (chosen, source) in backends.iter().filter_map(|chosen| Some((chosen, chosen.source.as_ref()?))) {
-        let Some(context) = source.context() else { continue };
-        for row in table(plan) {
-            let (prompt, output) = (&row.prompt_tokens, &row.output_tokens);
-            // Only what is sure: the longest prompt and the longest answer may belong to two requests.
-            let pairs = [(prompt.max, output.min), (prompt.min, output.max)];
-            let long =
-                pairs.into_iter().find(|(prompt, output)| u64::from(*prompt) + u64::from(*output) > context);
-            if let Some((prompt, output)) = long {
-                found.push((
-                    row.workload.clone(),
-                    format!(
-                        "a prompt of {prompt} and an answer of {output} tokens are more than the context of {context} of `{}`",
-                        chosen.model()
-                    ),
-                ));
-            }
-        }
-    }
-    found
-}
-
-/// Workloads that search with probes that are too small to pass at the lowest level, however long they are extended, and what
-/// to say about each.
-fn too_small(plan: &Plan, backends: &[Chosen], confidence: Confidence) -> Vec<(String, String)> {
-    let Confidence::Level(level) = confidence else { return Vec::new() };
-    if backends.iter().all(|chosen| chosen.clock() == Clock::Virtual) {
-        return Vec::new();
-    }
-    let small = |workload: &WorkloadPlan| {
-        let search = workload.search.as_ref().filter(|search| search.variable == Variable::Rate)?;
-        let needed = stats::smallest_n(1.0 - search.share, 1.0 - level)?;
-        let most = workload.probe(search.low, EXTENSIONS)?.expected().measured?;
-        let message = format!(
-            "a share of {} needs {needed} requests to pass at {}, and a probe at {} has {most}, extended as far as it may be",
-            human(search.share, "%"),
-            human(level, "%"),
-            search.variable.level(search.low)
-        );
-        (most < needed).then(|| (workload.name.clone(), message))
-    };
-    plan.workloads.iter().filter_map(small).collect()
-}
-
-/// Workloads with prompts that a backend can not take as they are, and what to say about each.
-fn not_for(plan: &Plan, backends: &[Chosen]) -> Vec<(String, String)> {
-    let mut found = Vec::new();
-    for chosen in backends {
-        if let Backend::Mock(config) = &chosen.config
-            && config.mode == Mode::Replay
-        {
-            found.extend(plan.workloads.iter().filter_map(|workload| without_times(workload, &chosen.name)));
-            continue;
-        }
-        let takes_parts = match chosen.config.server() {
-            Some((server, _)) => server.endpoint == Some(Endpoint::Chat),
-            None if matches!(chosen.config, Backend::Mock(_)) => continue,
-            None => false,
-        };
-        let is_server = chosen.config.server().is_some();
-        for workload in &plan.workloads {
-            let mut prompts = workload.stream(0).map(|recipe| recipe.prompt).take(if workload.is_endless() {
-                1000
-            } else {
-                1_000_000
-            });
-            let unfit = |prompt: &PromptRecipe| match prompt {
-                PromptRecipe::Chat { .. } if !is_server => true,
-                PromptRecipe::Chat { messages, .. } if !takes_parts => {
-                    messages.iter().any(|message| message.content.is_given())
-                }
-                _ => false,
-            };
-            if prompts.any(|prompt| unfit(&prompt)) {
-                let name = &chosen.name;
-                let message = if is_server {
-                    format!(
-                        "some messages have parts, images or tool calls, which only the chat API takes; write `endpoint: chat` at backend `{name}`"
-                    )
-                } else {
-                    format!(
-                        "backend `{name}` computes prompts of text; it knows no chat template to play conversations with"
-                    )
-                };
-                found.push((workload.name.clone(), message));
-            }
-        }
-    }
-    found
-}
-
-/// A workload whose requests do not tell when they were answered, and what to say about it.
-fn without_times(workload: &WorkloadPlan, backend: &str) -> Option<(String, String)> {
-    let mut recipes = workload.stream(0).take(if workload.is_endless() { 1000 } else { 1_000_000 });
-    recipes.any(|recipe| recipe.recorded.is_none()).then(|| {
-        let message = format!(
-            "backend `{backend}` replays recorded times, and this workload's prompts tell none: they must be a trace in \
-             `format: jsonl` whose `fields` name `first` and `last`, or `ttft` and `tpot`"
-        );
-        (workload.name.clone(), message)
-    })
-}
-
-fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> String {
+pub(super) fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.collect();
     let meant = nearest(name, known.iter().copied())
         .map(|near| format!("; did you mean `{near}`?"))
@@ -556,82 +429,6 @@ fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> 
         if known.len() == 1 { "is" } else { "are" },
         known.join(", ")
     )
-}
-
-/// Leaves only the workloads of these names; a family's name stands for all its points, a group's for its workloads.
-fn keep_only(loaded: &mut Loaded, only: &[String]) -> Result<(), Rejected> {
-    if only.is_empty() {
-        return Ok(());
-    }
-    let families = loaded.families.clone();
-    let groups = loaded.scenario.parallel.clone();
-    let is_named = |workload: &str, name: &str| {
-        let in_group = groups.get(name).is_some_and(|group| group.contains_key(workload));
-        workload == name || in_group || families.get(workload).is_some_and(|f| f.name == name)
-    };
-    for name in only {
-        if !families.keys().any(|workload| is_named(workload, name)) {
-            let mut known: Vec<&str> =
-                families.iter().flat_map(|(full, f)| [f.name.as_str(), full.as_str()]).collect();
-            known.dedup();
-            known.extend(groups.keys().map(String::as_str));
-            return Err(Rejected::Message(unknown("workload", name, known.into_iter())));
-        }
-    }
-    let keep = |workload: &String| only.iter().any(|name| is_named(workload, name));
-    loaded.scenario.workloads.retain(|workload, _| keep(workload));
-    loaded.families.retain(|workload, _| keep(workload));
-    for (name, group) in &mut loaded.scenario.parallel {
-        group.retain(|workload, _| keep(workload));
-        for (workload, member) in &*group {
-            if let Some(leader) = member.until.as_ref().filter(|leader| !group.contains_key(*leader)) {
-                return Err(Rejected::Message(format!(
-                    "workload `{workload}` lasts until `{leader}` is over, which --only leaves out; --only {name} keeps the group"
-                )));
-            }
-        }
-    }
-    // One workload that is left of a group is alone, and begins at once.
-    loaded.scenario.parallel.retain(|_, group| group.len() > 1);
-    Ok(())
-}
-
-/// Three requests per workload, without warm-up, repeats or gates.
-fn make_smoke(scenario: &mut Scenario) {
-    scenario.gates.rules.clear();
-    for workload in scenario.workloads.values_mut() {
-        workload.warmup = None;
-        workload.repeats = 1;
-        match &mut workload.load {
-            Load::Closed(load) => load.requests = Some(Requests::Total(3)),
-            Load::Open(load) => load.requests = Some(3),
-            Load::Stages(load) => load.requests = Some(3),
-            Load::Replay(load) => load.requests = Some(3),
-            Load::Search(search) => workload.load = lowest(search),
-        }
-    }
-}
-
-/// Three requests at the lowest level of a search.
-fn lowest(search: &SearchLoad) -> Load {
-    match search.range[0] {
-        Level::Rate(rate) => Load::Open(OpenLoad {
-            rate,
-            arrival: search.arrival.clone().unwrap_or_default(),
-            max_in_flight: None,
-            requests: Some(3),
-            sessions: None,
-            duration: None,
-        }),
-        Level::Users(concurrency) => Load::Closed(ClosedLoad {
-            concurrency,
-            think_time: search.think_time.clone(),
-            ramp_up: None,
-            requests: Some(Requests::Total(3)),
-            sessions: None,
-            duration: None,
-        }),
-    }
 }
 
 /// What the gates need to know of the plan.

@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 
 use super::cell::Searched;
-use super::conduct::{CampaignError, Recorded};
+use super::conduct::CampaignError;
 use super::evidence::{Measured, Part};
 use super::prepare::{Chosen, Prepared};
+use super::recorder::Recorded;
 use crate::backend::config::Clock;
 use crate::gate::config::{Confidence, NoData, Severity};
 use crate::gate::{Case, Verdict, judge};

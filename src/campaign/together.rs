@@ -7,9 +7,10 @@ use std::thread;
 use std::time::Duration;
 
 use super::cell::{Cell, CellStart, Progress};
-use super::conduct::{Campaign, CampaignError, Recorded, Settings, cell_start, play_mock_cell};
+use super::conduct::{Campaign, CampaignError, Settings, cell_start, play_mock_cell};
 use super::group::{cells, play_mock_group};
 use super::prepare::Prepared;
+use super::recorder::Recorded;
 use crate::backend::config::Clock;
 use crate::run::{CellKey, Stop};
 use crate::units::seconds;

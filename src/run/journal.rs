@@ -191,8 +191,9 @@ impl Journal {
         self.flush()
     }
 
-    /// Adds a record; it reaches the operating system within [`FLUSH_EVERY`] as long as records keep coming.
-    pub fn record(&mut self, record: &Record, gaps: &[GapRun]) -> Result<(), JournalError> {
+    /// Adds a record; it reaches the operating system within [`FLUSH_EVERY`] as long as records keep coming. Its gaps are kept
+    /// as they are where `exact`, else in a space that does not grow with its tokens.
+    pub fn record(&mut self, record: &Record, gaps: &[GapRun], exact: bool) -> Result<(), JournalError> {
         // The same bytes as `Entry::Record`, without copying the gaps.
         #[derive(Serialize)]
         enum Borrowed<'a> {
@@ -202,7 +203,8 @@ impl Journal {
             Cell,
             Record(&'a Record, &'a [GapRun]),
         }
-        self.append(&Borrowed::Record(record, gaps))?;
+        let gaps = if exact { Cow::Borrowed(gaps) } else { condensed(gaps) };
+        self.append(&Borrowed::Record(record, &gaps))?;
         if self.flushed.elapsed() >= FLUSH_EVERY { self.flush() } else { Ok(()) }
     }
 
@@ -232,7 +234,7 @@ impl Journal {
 
 /// The gaps of a request in a space that does not grow with its tokens: as they are where there are few different ones,
 /// else in ascending order to 11 bits, 0.05 % from the true ones at most. Their number is kept.
-pub fn condensed(gaps: &[GapRun]) -> Cow<'_, [GapRun]> {
+fn condensed(gaps: &[GapRun]) -> Cow<'_, [GapRun]> {
     if gaps.len() <= EXACT_RUNS {
         return Cow::Borrowed(gaps);
     }
@@ -365,7 +367,7 @@ mod tests {
         journal.write(&Entry::Segment { start_time: 10.0 }).unwrap();
         journal.write(&Entry::Cell { key: KEY, start_time: 11.0 }).unwrap();
         for index in 0..3 {
-            journal.record(&record(index), &[GapRun { gap: 5, count: 2 }]).unwrap();
+            journal.record(&record(index), &[GapRun { gap: 5, count: 2 }], false).unwrap();
         }
         let played = Played {
             measure_start: 0,

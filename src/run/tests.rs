@@ -143,7 +143,7 @@ fn mock(config: &MockBackend) -> Mock {
     };
     let laws =
         Laws { ttft: constant(config.ttft.as_ref().unwrap()), tbt: constant(config.tbt.as_ref().unwrap()) };
-    Mock::new(config, laws, "w", 1).unwrap()
+    Mock::new(config, laws, &["w"], 1).unwrap()
 }
 
 /// The mock with its faults.

@@ -140,15 +140,7 @@ impl Pacer {
 
     /// Ends a request that a broken engine will never answer.
     fn refuse(&mut self, id: RequestId, at: Ns) {
-        let end = Finish {
-            retry_after: None,
-            outcome: Outcome::CancelledByServer,
-            message: self.broken.as_deref().map(Into::into),
-            prompt_tokens: 0,
-            preemptions: 0,
-            token_source: crate::record::TokenSource::Engine,
-            response: None,
-        };
+        let end = Finish::new(0, 0, Outcome::CancelledByServer, self.broken.as_deref());
         self.hearing.finished(id, at, end);
     }
 

@@ -19,7 +19,7 @@ use crate::backend::config::Drafting;
 use crate::backend::{EngineStats, Finish, RequestId, Sink, Stepped};
 use crate::engine::{Emission, KvCache, Limits, Request, Scheduled, Scheduler};
 use crate::plan::{Content, Message, PromptRecipe, Recipe, Sampling, chat_text, text};
-use crate::record::{Outcome, Response, TokenSource, Turn};
+use crate::record::{Outcome, Response, Turn};
 use crate::tokenizer::{Hf, Tokenizer};
 use crate::units::Ns;
 
@@ -125,18 +125,6 @@ impl Engine {
         self.scheduler.counters().max_batch
     }
 
-    fn finish(prompt_tokens: u32, preemptions: u32, outcome: Outcome, message: Option<String>) -> Finish {
-        Finish {
-            retry_after: None,
-            outcome,
-            message: message.map(Into::into),
-            prompt_tokens,
-            preemptions,
-            token_source: TokenSource::Engine,
-            response: None,
-        }
-    }
-
     /// The prompt's token ids. What is generated has exactly its tokens; a given text also has the special tokens that the
     /// model expects around it. A later turn of a session begins with the very tokens of those before.
     fn prompt(&self, recipe: &Recipe) -> Result<Vec<u32>, String> {
@@ -211,7 +199,7 @@ impl Engine {
         while self.done.is_none() {
             let Some((id, recipe)) = self.inbox.pop_front() else { return };
             if let Err((prompt, message)) = self.accept(id, &recipe) {
-                self.ends.push((id, Self::finish(prompt, 0, Outcome::Refused, Some(message))));
+                self.ends.push((id, Finish::new(prompt, 0, Outcome::Refused, Some(message))));
             }
             if self.is_busy() {
                 self.done = self.worker.wait(Duration::ZERO);
@@ -317,7 +305,8 @@ impl Engine {
         }
         let Some(live) = self.live.remove(&id) else { return };
         self.scheduler.cancel(id);
-        let mut finish = Self::finish(emission.prompt_tokens, emission.preemptions, Outcome::Success, None);
+        let mut finish =
+            Finish::new(emission.prompt_tokens, emission.preemptions, Outcome::Success, None::<String>);
         let mut held = live.tokens.held();
         let surplus = (emission.tokens - tokens) as usize;
         let end = held.ids.len() - surplus;
@@ -340,7 +329,7 @@ impl Engine {
         for id in ids {
             let Some(live) = self.live.remove(&id) else { continue };
             self.scheduler.cancel(id);
-            let end = Self::finish(live.prompt, 0, Outcome::CancelledByServer, Some(message.to_owned()));
+            let end = Finish::new(live.prompt, 0, Outcome::CancelledByServer, Some(message.to_owned()));
             self.ends.push((id, end));
         }
         // What was in flight brings nothing.

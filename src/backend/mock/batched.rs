@@ -15,7 +15,7 @@ use crate::backend::config::MockBackend;
 use crate::backend::{EngineStats, Finish, RequestId, Sink, Standing, Stepped};
 use crate::engine::{Content, Emission, KvCache, Limits, Request, Scheduled, Scheduler, Speculation};
 use crate::plan::Recipe;
-use crate::record::{Outcome, TokenSource};
+use crate::record::Outcome;
 use crate::units::Ns;
 
 /// A request's content, block by block, as its plan has it.
@@ -39,7 +39,7 @@ pub struct Batched {
     /// What dropping one cached block adds to a step.
     evict: Ns,
     speculation: Option<Speculation>,
-    pub(super) answers: Answers,
+    answers: Answers,
     /// What is in flight, where responses are told.
     asked: FxHashMap<RequestId, Recipe>,
     /// When the step in flight ends.
@@ -60,11 +60,12 @@ pub struct Batched {
 }
 
 impl Batched {
-    /// A mock for one cell. `family` is the workload's name in the scenario, `seed` the scenario's.
+    /// A mock for one cell. `families` are the names in the scenario of the workloads that it serves, in the order of
+    /// [`Recipe::lane`], `seed` the scenario's.
     ///
     /// # Errors
     /// When the configuration lacks a cost or a usable KV cache.
-    pub fn open(config: &MockBackend, family: &str, seed: u64) -> Result<Self, MockError> {
+    pub fn open(config: &MockBackend, families: &[&str], seed: u64) -> Result<Self, MockError> {
         let mut config = config.clone();
         let kv = config.kv.as_mut().ok_or(MockError::Missing("kv"))?;
         let cost = match (config.preset, config.cost) {
@@ -98,7 +99,7 @@ impl Batched {
             cost: Stopwatch::new(cost),
             evict,
             speculation,
-            answers: Answers::new(&config.responses, family, seed),
+            answers: Answers::group(&config.responses, families, seed),
             asked: FxHashMap::default(),
             busy_until: None,
             began: 0,
@@ -113,20 +114,6 @@ impl Batched {
     #[cfg(test)]
     pub(super) fn check(&mut self) -> Result<(), String> {
         self.scheduler.check()
-    }
-
-    fn finish(prompt_tokens: u32, preemptions: u32, outcome: Outcome, message: Option<String>) -> Finish {
-        let message = message.map(Into::into);
-        let token_source = TokenSource::Engine;
-        Finish {
-            outcome,
-            message,
-            retry_after: None,
-            prompt_tokens,
-            preemptions,
-            token_source,
-            response: None,
-        }
     }
 
     fn observe(&mut self, now: Ns) {
@@ -151,7 +138,7 @@ impl Batched {
                 for (id, prompt, preemptions) in self.scheduler.in_flight() {
                     self.scheduler.cancel(id);
                     let end =
-                        Self::finish(prompt, preemptions, Outcome::CancelledByServer, Some(message.clone()));
+                        Finish::new(prompt, preemptions, Outcome::CancelledByServer, Some(message.clone()));
                     self.ends.push_back((now, id, end));
                 }
                 return;
@@ -184,7 +171,7 @@ impl Batched {
                 sink.tokens(id, now, 0, tokens);
             }
             if last {
-                let mut end = Self::finish(prompt_tokens, preemptions, Outcome::Success, None);
+                let mut end = Finish::new(prompt_tokens, preemptions, Outcome::Success, None::<String>);
                 if let Some(recipe) = self.asked.remove(&id) {
                     end.response = self.answers.response(&recipe, end.outcome);
                 }
@@ -230,11 +217,7 @@ impl Stepped for Batched {
         };
         if let Err(rejection) = self.scheduler.submit(request) {
             let message = Some(rejection.to_string());
-            self.ends.push_back((
-                now,
-                id,
-                Self::finish(recipe.prompt.tokens(), 0, Outcome::Refused, message),
-            ));
+            self.ends.push_back((now, id, Finish::new(recipe.prompt.tokens(), 0, Outcome::Refused, message)));
             return;
         }
         if recipe.cancel_after.is_some() {

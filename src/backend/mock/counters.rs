@@ -1,24 +1,10 @@
 //! What the mock counts, and what of it is known.
 
 use super::occupancy::Occupancy;
-use crate::backend::EngineStats;
 use crate::backend::config::MockBackend;
+use crate::backend::{CACHE_METRICS, EngineStats, MEMORY_METRICS};
 use crate::engine::KvCache;
 use crate::units::Ns;
-
-/// What only an engine with a cache knows, by the names of metrics.
-pub(super) const CACHE_METRICS: [&str; 10] = [
-    "kv_used_tokens",
-    "kv_used_bytes",
-    "kv_capacity_tokens",
-    "kv_total_tokens",
-    "prefix_hit_rate",
-    "evict_count",
-    "evict_ms",
-    "preempt_count",
-    "peak_mem_mb",
-    "avg_mem_mb",
-];
 
 /// Counters since measuring started.
 #[derive(Debug, Clone)]
@@ -103,7 +89,8 @@ impl Counters {
         stats.unavailable.push(("spec_accept_rate".into(), "speculation is off".into()));
         let Some(cache) = cache else {
             let reason = "the mock has no `kv`: its cache is unlimited and not modelled";
-            stats.unavailable.extend(CACHE_METRICS.map(|name| (name.into(), reason.to_owned())));
+            let names = CACHE_METRICS.into_iter().chain(MEMORY_METRICS);
+            stats.unavailable.extend(names.map(|name| (name.into(), reason.to_owned())));
             return stats;
         };
         stats.kv_used_tokens = Some(self.resident_peak);

@@ -16,7 +16,7 @@ use super::fault::FaultPlan;
 use crate::backend::config::{CloseBy, FaultAction};
 use crate::backend::{EngineStats, Finish, InjectedFault, RequestId, Sink, Standing, Stepped};
 use crate::plan::Recipe;
-use crate::record::{Outcome, Phase, TokenSource};
+use crate::record::{Outcome, Phase};
 use crate::units::Ns;
 
 /// A request that has not ended for whoever waits for it.
@@ -464,16 +464,7 @@ impl Sink for Gate<'_> {
 }
 
 fn finish(prompt_tokens: u32, preemptions: u32, outcome: Outcome, message: String) -> Finish {
-    let message = Some(message.into());
-    Finish {
-        outcome,
-        message,
-        retry_after: None,
-        prompt_tokens,
-        preemptions,
-        token_source: TokenSource::Engine,
-        response: None,
-    }
+    Finish::new(prompt_tokens, preemptions, outcome, Some(message))
 }
 
 impl<E: Engine> Stepped for Faulty<E> {

@@ -50,23 +50,10 @@ pub fn open_shared(
     dir: &Path,
 ) -> Result<Box<dyn Stepped>, MockError> {
     let faults = families.iter().map(|family| FaultPlan::new(&config.faults, family, seed)).collect();
-    let answers = Answers::group(&config.responses, families, seed);
     Ok(match config.mode {
-        Mode::Fixed => {
-            let mut engine = Mock::open(config, "", seed, dir)?;
-            engine.answers = answers;
-            with_faults(engine, faults)
-        }
-        Mode::Batched => {
-            let mut engine = Batched::open(config, "", seed)?;
-            engine.answers = answers;
-            with_faults(engine, faults)
-        }
-        Mode::Replay => {
-            let mut engine = Replay::open(config, "", seed);
-            engine.answers = answers;
-            with_faults(engine, faults)
-        }
+        Mode::Fixed => with_faults(Mock::open(config, families, seed, dir)?, faults),
+        Mode::Batched => with_faults(Batched::open(config, families, seed)?, faults),
+        Mode::Replay => with_faults(Replay::open(config, families, seed), faults),
     })
 }
 

@@ -10,12 +10,11 @@ use rustc_hash::FxHashMap;
 
 use super::Engine;
 use super::answer::Answers;
-use super::counters::CACHE_METRICS;
 use crate::backend::config::MockBackend;
-use crate::backend::{EngineStats, Finish, RequestId, Sink, Stepped};
+use crate::backend::{CACHE_METRICS, EngineStats, Finish, MEMORY_METRICS, RequestId, Sink, Stepped};
 use crate::engine::KvCache;
 use crate::plan::Recipe;
-use crate::record::{Outcome, TokenSource};
+use crate::record::Outcome;
 use crate::units::Ns;
 
 /// What a replay knows nothing of besides.
@@ -47,7 +46,7 @@ impl Playing {
 /// The mock's replay mode. One per cell.
 #[derive(Debug)]
 pub struct Replay {
-    pub(super) answers: Answers,
+    answers: Answers,
     playing: FxHashMap<RequestId, Playing>,
     /// One entry for each request that is played; those of ended ones are passed over.
     due: BinaryHeap<Reverse<Due>>,
@@ -56,11 +55,11 @@ pub struct Replay {
 }
 
 impl Replay {
-    /// A mock for one cell. `family` is the workload's name in the scenario, `seed` the scenario's: they decide what
-    /// answers say.
-    pub fn open(config: &MockBackend, family: &str, seed: u64) -> Self {
+    /// A mock for one cell. `families` are the names in the scenario of the workloads that it serves, in the order of
+    /// [`Recipe::lane`], `seed` the scenario's: they decide what answers say.
+    pub fn open(config: &MockBackend, families: &[&str], seed: u64) -> Self {
         Self {
-            answers: Answers::new(&config.responses, family, seed),
+            answers: Answers::group(&config.responses, families, seed),
             playing: FxHashMap::default(),
             due: BinaryHeap::new(),
             held: 0,
@@ -103,13 +102,8 @@ impl Replay {
         let Some(Playing { recipe, refusal, .. }) = self.playing.remove(&id) else { return };
         let outcome = if refusal.is_some() { Outcome::Refused } else { Outcome::Success };
         let end = Finish {
-            retry_after: None,
-            outcome,
-            message: refusal,
-            prompt_tokens: recipe.prompt.tokens(),
-            preemptions: 0,
-            token_source: TokenSource::Engine,
             response: self.answers.response(&recipe, outcome),
+            ..Finish::new(recipe.prompt.tokens(), 0, outcome, refusal)
         };
         sink.finished(id, at, end);
     }
@@ -152,6 +146,7 @@ impl Stepped for Replay {
         EngineStats {
             unavailable: CACHE_METRICS
                 .into_iter()
+                .chain(MEMORY_METRICS)
                 .chain(UNKNOWN)
                 .map(|name| (name.into(), reason.to_owned()))
                 .collect(),
@@ -205,7 +200,7 @@ mod tests {
 
     fn replay() -> Replay {
         let config = serde_json::json!({ "mode": "replay" });
-        Replay::open(&serde_json::from_value(config).unwrap(), "w", 1)
+        Replay::open(&serde_json::from_value(config).unwrap(), &["w"], 1)
     }
 
     fn recorded(index: u64, output: u32, times: (Ns, Ns, u32)) -> Recipe {

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::ask::Asker;
-use crate::backend::EngineStats;
+use crate::backend::{CACHE_METRICS, EngineStats, MEMORY_METRICS};
 
 /// How often the pages are read during a cell.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -235,25 +235,15 @@ impl History {
 
 /// Everything that a server would know, and why it is not known.
 pub(super) fn unavailable(reason: &str) -> Vec<(std::borrow::Cow<'static, str>, String)> {
-    let names = [
-        "kv_used_tokens",
-        "kv_used_bytes",
-        "kv_capacity_tokens",
-        "kv_total_tokens",
-        "prefix_hit_rate",
-        "evict_count",
-        "evict_ms",
-        "preempt_count",
-        "spec_accept_rate",
-    ];
-    let own = names.into_iter().map(|name| (name.into(), reason.to_owned()));
+    let names = CACHE_METRICS.into_iter().chain(["spec_accept_rate"]);
+    let own = names.map(|name| (name.into(), reason.to_owned()));
     own.chain(memory_unavailable()).collect()
 }
 
 /// Memory is measured only of a server that this program started.
 fn memory_unavailable() -> impl Iterator<Item = (std::borrow::Cow<'static, str>, String)> {
     let reason = "the memory of a server is known only where `launch` starts it";
-    ["peak_mem_mb", "avg_mem_mb"].into_iter().map(move |name| (name.into(), reason.to_owned()))
+    MEMORY_METRICS.into_iter().map(move |name| (name.into(), reason.to_owned()))
 }
 
 enum Told {

@@ -3,7 +3,6 @@
 use super::*;
 use crate::backend::config::{CloseBy, DisconnectFault, IndexList, StallFault, StatusFault, TimeoutFault};
 use crate::backend::{EngineStats, Finish, RequestId, Sink};
-use crate::record::TokenSource;
 
 fn indexes(list: &[u64]) -> RequestMatch {
     RequestMatch { index: Some(IndexList(list.to_vec())), ..RequestMatch::default() }
@@ -231,16 +230,7 @@ impl Stepped for Scripted {
             match event {
                 Event::Tokens(gap, count) => sink.tokens(0, at, gap, count),
                 Event::End(outcome) => {
-                    let token_source = TokenSource::Engine;
-                    let end = Finish {
-                        retry_after: None,
-                        outcome,
-                        message: None,
-                        prompt_tokens: 9,
-                        preemptions: 0,
-                        token_source,
-                        response: None,
-                    };
+                    let end = Finish::new(9, 0, outcome, None::<String>);
                     sink.finished(0, at, end);
                 }
                 Event::Nothing => {

@@ -62,11 +62,11 @@ fn config(mode: &str, blocks: u32) -> MockBackend {
 
 fn fixed(blocks: u32) -> Mock {
     let laws = Laws { ttft: Sampler::Constant(10e6), tbt: Sampler::Constant(5e6) };
-    Mock::new(&config("fixed", blocks), laws, "w", 1).unwrap()
+    Mock::new(&config("fixed", blocks), laws, &["w"], 1).unwrap()
 }
 
 fn batched(blocks: u32) -> Batched {
-    Batched::open(&config("batched", blocks), "w", 1).unwrap()
+    Batched::open(&config("batched", blocks), &["w"], 1).unwrap()
 }
 
 fn plan(actions: &[(Option<u64>, FaultAction)]) -> FaultPlan {

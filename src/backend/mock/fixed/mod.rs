@@ -56,7 +56,7 @@ type Queue = BinaryHeap<Reverse<Due>>;
 #[derive(Debug)]
 pub struct Mock {
     laws: Laws,
-    pub(super) answers: Answers,
+    answers: Answers,
     kv: Option<KvCache>,
     /// What one eviction costs.
     evict: Ns,
@@ -87,12 +87,12 @@ pub struct Mock {
 }
 
 impl Mock {
-    /// A mock for one cell. `family` is the workload's name in the scenario, `seed` the scenario's: together they decide
-    /// which texts requests are answered with.
+    /// A mock for one cell. `families` are the names in the scenario of the workloads that it serves, in the order of
+    /// [`Recipe::lane`], `seed` the scenario's: together they decide which texts requests are answered with.
     ///
     /// # Errors
     /// When the KV cache has no usable size, or the rate cap is 0.
-    pub fn new(config: &MockBackend, laws: Laws, family: &str, seed: u64) -> Result<Self, MockError> {
+    pub fn new(config: &MockBackend, laws: Laws, families: &[&str], seed: u64) -> Result<Self, MockError> {
         let kv = config.kv.as_ref().map(cache).transpose()?;
         let pace = match config.rate_cap {
             None => 0,
@@ -101,7 +101,7 @@ impl Mock {
         };
         Ok(Self {
             laws,
-            answers: Answers::new(&config.responses, family, seed),
+            answers: Answers::group(&config.responses, families, seed),
             counters: Counters::new(config, kv.as_ref()),
             kv,
             evict: config.kv.as_ref().and_then(|kv| kv.evict).map_or(0, |cost| cost.0),
@@ -124,13 +124,13 @@ impl Mock {
     }
 
     /// [`Self::new`] with the laws of the configuration; the files they name are relative to `dir`.
-    pub fn open(config: &MockBackend, family: &str, seed: u64, dir: &Path) -> Result<Self, MockError> {
+    pub fn open(config: &MockBackend, families: &[&str], seed: u64, dir: &Path) -> Result<Self, MockError> {
         let law = |key, law: &Option<Time>| {
             let law = law.as_ref().ok_or(MockError::Missing(key))?;
             law.sampler(dir).map_err(|error| MockError::Law(key, error))
         };
         let (ttft, tbt) = (law("ttft", &config.ttft)?, law("tbt", &config.tbt)?);
-        Self::new(config, Laws { ttft, tbt }, family, seed)
+        Self::new(config, Laws { ttft, tbt }, families, seed)
     }
 
     /// The KV cache, if there is one.

@@ -112,7 +112,7 @@ proptest! {
             kv.evict = evict.map(Duration);
             kv.prefix_cache = prefix_cache;
         }
-        let mut mock = Mock::new(&config, constant(ttft, tbt), "w", 1).unwrap();
+        let mut mock = Mock::new(&config, constant(ttft, tbt), &["w"], 1).unwrap();
         let mut heard = Heard::default();
         let mut cancels: Vec<(Ns, RequestId)> = Vec::new();
         let mut cancelled = std::collections::HashSet::new();
@@ -172,7 +172,7 @@ proptest! {
 
 #[test]
 fn tokens_of_one_instant_come_in_the_order_of_ids() {
-    let mut mock = Mock::new(&config(64), constant(10, 5), "w", 1).unwrap();
+    let mut mock = Mock::new(&config(64), constant(10, 5), &["w"], 1).unwrap();
     let mut heard = Heard::default();
     for id in [2, 0, 1] {
         mock.submit(id, &recipe(id, 8, 2), 0);
@@ -186,7 +186,7 @@ fn tokens_of_one_instant_come_in_the_order_of_ids() {
 fn drawn_times_depend_on_the_request_alone() {
     let laws = Laws { ttft: Sampler::Uniform(1e6, 9e6), tbt: Sampler::Uniform(1e6, 2e6) };
     let times = |ids: &[u64]| {
-        let mut mock = Mock::new(&config(64), laws.clone(), "w", 1).unwrap();
+        let mut mock = Mock::new(&config(64), laws.clone(), &["w"], 1).unwrap();
         let mut heard = Heard::default();
         for id in ids {
             mock.submit(*id, &recipe(*id, 8, 5), 0);
@@ -207,7 +207,7 @@ fn sizes_that_hold_nothing_are_errors() {
     let error = |change: fn(&mut MockBackend)| {
         let mut config = config(4);
         change(&mut config);
-        Mock::new(&config, constant(1, 1), "w", 1).unwrap_err().to_string()
+        Mock::new(&config, constant(1, 1), &["w"], 1).unwrap_err().to_string()
     };
     assert_eq!(
         error(|c| c.kv.as_mut().unwrap().bytes = Some(crate::units::Size(64))),
@@ -232,7 +232,7 @@ fn sizes_that_hold_nothing_are_errors() {
 
 #[test]
 fn counters_start_with_measuring() {
-    let mut mock = Mock::new(&config(8), constant(10, 5), "w", 1).unwrap();
+    let mut mock = Mock::new(&config(8), constant(10, 5), &["w"], 1).unwrap();
     let mut heard = Heard::default();
     mock.submit(0, &recipe(0, 8, 2), 0);
     mock.advance(15, &mut heard);

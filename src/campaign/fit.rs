@@ -4,7 +4,7 @@ use super::prepare::Chosen;
 use crate::backend::config::{Backend, Clock, Endpoint, Mode};
 use crate::gate::config::Confidence;
 use crate::plan::config::Variable;
-use crate::plan::{EXTENSIONS, Plan, PromptRecipe, WorkloadPlan, table};
+use crate::plan::{Content, EXTENSIONS, Plan, PromptRecipe, WorkloadPlan, table};
 use crate::stats;
 use crate::units::human;
 
@@ -78,7 +78,10 @@ pub(super) fn not_for(plan: &Plan, backends: &[Chosen]) -> Vec<(String, String)>
                 1_000_000
             });
             let unfit = |prompt: &PromptRecipe| match prompt {
-                PromptRecipe::Chat { .. } if !is_server => true,
+                // Generated messages say nothing, so nothing is lost without a template around them.
+                PromptRecipe::Chat { messages, .. } if !is_server => messages
+                    .iter()
+                    .any(|message| matches!(message.content, Content::Text { .. } | Content::Given { .. })),
                 PromptRecipe::Chat { messages, .. } if !takes_parts => {
                     messages.iter().any(|message| message.content.is_given())
                 }

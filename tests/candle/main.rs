@@ -30,9 +30,13 @@ fn tiny(like: Like, dir: &Path) -> PathBuf {
 }
 
 fn prepared(model: &Path, changes: Changes) -> Result<Prepared, String> {
+    prepared_for("year1", model, changes)
+}
+
+fn prepared_for(scenario: impl AsRef<Path>, model: &Path, changes: Changes) -> Result<Prepared, String> {
     let changes =
         Changes { backends: vec!["cpu".into()], model: Some(model.to_str().unwrap().to_owned()), ..changes };
-    prepare(Path::new("year1"), &changes).map_err(|rejected| match rejected {
+    prepare(scenario.as_ref(), &changes).map_err(|rejected| match rejected {
         Rejected::Message(message) => message,
         Rejected::Invalid(failed) | Rejected::NotComparable(failed) => failed.diagnostics[0].message.clone(),
     })
@@ -348,4 +352,29 @@ fn what_keeps_a_model_from_being_opened_is_told_before_the_run() {
     edit("config.json", &|config| config["model_type"] = "mamba".into());
     let message = at_open(&|_| {});
     assert!(message.contains("mamba") && message.contains("llama"), "the known ones are listed: {message}");
+}
+
+#[test]
+fn generated_conversations_are_played_and_their_history_is_found_in_the_cache() {
+    let dir = tempfile::tempdir().unwrap();
+    let scenario = dir.path().join("chat.yaml");
+    let text = "version: 1\nseed: 3\nbackends: { cpu: { kind: candle, model: gpt2, kv: { tokens: 4096 } } }\nworkloads:\n  chat:\n    \
+                prompt: { kind: sessions, turns: 3, system: { tokens: 32 }, user: { tokens: 24 } }\n    output: { tokens: 8 }\n    \
+                load: { kind: closed, concurrency: 2, sessions: 4 }\n";
+    std::fs::write(&scenario, text).unwrap();
+    let model = tiny(Like::Qwen25Of05b, dir.path());
+    let prepared = prepared_for(&scenario, &model, Changes::default()).unwrap();
+    let plan = &prepared.plan.workloads[0];
+    let mut engine = open(&prepared, |_| {}).engine(vec![Sampling::default()]).unwrap();
+    let mut records = Exact::default();
+    let (stop, resume) = (Stop::default(), Resume::default());
+    let pace = sagebench::run::Pace::Real;
+    let played = play(plan, plan.stream(0), &mut engine, pace, &stop, &mut records, &resume).unwrap();
+    assert_eq!(records.0.len(), 12);
+    for record in &records.0 {
+        assert_eq!(record.outcome, Outcome::Success, "{:?}", record.message);
+    }
+    // Of 32, 56 + 8, and so on: the full blocks of 16 of each history, and the first block of the system prompt in other sessions.
+    let hits = played.stats.prefix_hit_tokens.unwrap();
+    assert!(hits >= 4 * (48 + 80), "{hits} tokens were found in the cache");
 }

@@ -203,3 +203,21 @@ fn hostile_hooks_end_within_their_limits_and_harm_no_other_request() {
         assert!(message.starts_with("s.yaml:") && message.contains(wanted), "{body}: {message}");
     }
 }
+
+#[test]
+fn a_check_that_fails_too_often_stops_the_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let rules = "{ rule: check(json) >= 90%, abort_on_fail: true }";
+    let said = apply(dir.path(), PROMPT, "{ kind: json }", rules);
+    assert_eq!(said.code, Some(99), "{}", said.err);
+    let (metrics, run) = results(dir.path());
+    // One of twelve may fail; every fourth does.
+    assert_eq!((&run["complete"], &run["stopped_early"]), (&json!(false), &json!(true)));
+    let reason = run["interruption"].as_str().unwrap();
+    assert!(reason.contains("check(json) >= 90%") && reason.contains("2 of 8 requests"), "{reason}");
+    assert!(metrics["checked_responses"].as_u64() < Some(12), "{metrics}");
+    // Where as many may fail as do, it goes on to its end.
+    let said = apply(dir.path(), PROMPT, "{ kind: json }", &rules.replace("90%", "75%"));
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    assert_eq!(results(dir.path()).1["complete"], true);
+}

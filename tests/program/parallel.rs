@@ -246,3 +246,55 @@ fn an_interrupted_group_is_resumed() {
         requests(dir.path(), "batch").iter().map(|row| row["index"].as_u64().unwrap()).collect();
     assert_eq!(indexes.len() as u64, total(&full, "batch"), "each request once");
 }
+
+/// What is known of the workloads of a group and of the group itself on a backend that takes real time.
+fn whole_group(dir: &Path, said: &Said) {
+    assert_eq!(said.code, Some(0), "{}{}", said.out, said.err);
+    let report = report(dir);
+    let metrics = |workload: &str| cell(&report, workload)["metrics"].clone();
+    let count = |workload: &str, metric: &str| metrics(workload)[metric].as_u64().unwrap();
+    assert_eq!((count("chat", "successful_requests"), count("chat", "total_output_tokens")), (10, 30));
+    let batch = count("batch", "successful_requests");
+    assert!(batch >= 1 && count("batch", "total_output_tokens") == 5 * batch, "{}", metrics("batch"));
+    assert_eq!((count("mixed", "successful_requests"), count("mixed", "failed_requests")), (10 + batch, 0));
+    let time = |workload: &str| metrics(workload)["total_time_s"].as_f64().unwrap();
+    assert!(time("mixed") >= time("chat"));
+    let (chat, rows) = (requests(dir, "chat"), requests(dir, "batch"));
+    assert_eq!((chat.len(), rows.len()), (10, batch as usize));
+    // One timeline: the batch begins 15 ms behind the chat, and sends nothing once the chat is over.
+    let over = chat.iter().map(|row| row["end_ms"].as_f64().unwrap()).fold(0.0, f64::max);
+    let due = |row: &Value| row["due_ms"].as_f64().unwrap();
+    assert!(rows.iter().all(|row| (15.0..=over).contains(&due(row))), "{rows:?}");
+}
+
+#[test]
+fn a_group_shares_a_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut child, _said, address) = crate::serve::start(&dir, &["--backend", "other"]);
+    let text = scenario("X", CHAT_LEADS, "validity: { lag: off, busy: off }\n")
+        .replace("kind: mock, X", &format!("kind: vllm, base_url: \"http://{address}/v1\""));
+    let said = apply(dir.path(), &text, &[]);
+    crate::interruption::signal(&child, "TERM");
+    child.wait().unwrap();
+    whole_group(dir.path(), &said);
+    // What the server counts is about all of them.
+    let report = report(dir.path());
+    let of = |workload: &str| cell(&report, workload)["metrics"]["unavailable"]["kv_used_tokens"].to_string();
+    assert!(of("chat").contains("share the engine"), "{}", of("chat"));
+}
+
+#[cfg(feature = "candle")]
+#[test]
+fn a_group_shares_a_model() {
+    let dir = tempfile::tempdir().unwrap();
+    let said = run(dir.path(), ["model", "random", "--like", "gpt2", "--tiny", "--out", "tiny"]);
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    let text = scenario("X", CHAT_LEADS, "validity: { lag: off, busy: off }\n")
+        .replace("kind: mock, X", "kind: candle, model: ./tiny, kv: { tokens: 1024 }");
+    let said = apply(dir.path(), &text, &[]);
+    whole_group(dir.path(), &said);
+    let report = report(dir.path());
+    let mixed = &cell(&report, "mixed")["metrics"];
+    assert!(mixed["kv_used_tokens"].as_u64().unwrap() >= 32 + 5, "the group's engine is known: {mixed}");
+    assert_eq!(cell(&report, "chat")["metrics"]["kv_used_tokens"], Value::Null);
+}

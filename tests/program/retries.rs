@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::common::{json, run};
+use crate::common::{json, run, sagebench};
 
 fn scenario(clock: &str) -> String {
     format!(
@@ -59,5 +59,39 @@ fn nothing_is_hidden() {
             (&row(3)["outcome"], &row(3)["retried"][0]["outcome"]),
             (&"http_429".into(), &"http_429".into())
         );
+    }
+}
+
+#[test]
+fn what_was_sent_again_before_an_interruption_is_told_when_the_run_is_resumed() {
+    let dir = tempfile::tempdir().unwrap();
+    // Every fifth request fails once; one of them fails for good.
+    let often: Vec<String> = (0..400).step_by(5).map(|index| index.to_string()).collect();
+    let text = scenario("real")
+        .replace("index: [1, 2]", &format!("index: [{}]", often.join(", ")))
+        .replace("requests: 8 }", "requests: 400 }");
+    let text = text.split("gates:").next().unwrap().to_owned()
+        + "gates: { confidence: none }\nvalidity: { lag: off, busy: off }\n";
+    fs::write(dir.path().join("s.yaml"), text).unwrap();
+    let child = sagebench(dir.path()).args(["apply", "s.yaml", "-q"]).spawn().unwrap();
+    crate::interruption::wait_for_journal(dir.path(), 8000);
+    crate::interruption::signal(&child, "INT");
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(130));
+    let results = dir.path().join("benchmark_results");
+    let counts = || {
+        let metrics = json(results.join("run.json"))["cells"][0]["metrics"].clone();
+        ["total_requests", "failed_requests", "retried_requests"].map(|name| metrics[name].as_u64().unwrap())
+    };
+    let partial = counts();
+    assert!(partial[0] < 400 && partial[2] > 0, "{partial:?}");
+    let said = run(dir.path(), ["apply", "s.yaml", "--resume", "-q"]);
+    assert_eq!(said.code, Some(0), "{}{}", said.out, said.err);
+    assert_eq!(counts(), [400, 1, 81]);
+    let text = fs::read_to_string(results.join("requests.jsonl")).unwrap();
+    let rows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for row in &rows {
+        let index = row["index"].as_u64().unwrap();
+        let attempts = row["retried"].as_array().map_or(0, Vec::len);
+        assert_eq!(attempts, usize::from(index.is_multiple_of(5) || index == 3), "{row}");
     }
 }

@@ -17,7 +17,10 @@ workloads:
 ";
 
 /// A server that runs, and its address.
-fn start(dir: &tempfile::TempDir, args: &[&str]) -> (Child, BufReader<std::process::ChildStderr>, String) {
+pub fn start(
+    dir: &tempfile::TempDir,
+    args: &[&str],
+) -> (Child, BufReader<std::process::ChildStderr>, String) {
     std::fs::write(dir.path().join("s.yaml"), SCENARIO).unwrap();
     let mut command = sagebench(dir.path());
     command.args(["serve", "s.yaml", "--listen", "127.0.0.1:0"]).args(args).stderr(Stdio::piped());

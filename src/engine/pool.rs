@@ -1,15 +1,21 @@
 //! Reference-counted KV blocks and the order in which free ones are used again.
 
+use std::num::NonZeroU32;
+
 use super::prefix::BlockHash;
 
-/// Names a block: its position in the pool, from 0.
+/// Names a block: its position in the pool, from 0. Held as one more than that, so that no block takes no space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct BlockId(u32);
+pub struct BlockId(NonZeroU32);
 
 impl BlockId {
+    fn new(index: u32) -> Self {
+        Self(NonZeroU32::MIN.saturating_add(index))
+    }
+
     /// The position.
     pub fn index(self) -> u32 {
-        self.0
+        self.0.get() - 1
     }
 }
 
@@ -103,7 +109,7 @@ impl BlockPool {
         if self.head == NONE {
             return None;
         }
-        let id = BlockId(self.head);
+        let id = BlockId::new(self.head);
         self.unlink(id);
         let block = self.block_mut(id);
         block.refs = 1;
@@ -188,11 +194,11 @@ impl BlockPool {
     }
 
     fn block(&self, id: BlockId) -> &Block {
-        &self.blocks[id.0 as usize]
+        &self.blocks[id.index() as usize]
     }
 
     fn block_mut(&mut self, id: BlockId) -> &mut Block {
-        &mut self.blocks[id.0 as usize]
+        &mut self.blocks[id.index() as usize]
     }
 
     fn unlink(&mut self, id: BlockId) {
@@ -209,12 +215,12 @@ impl BlockPool {
     }
 
     fn append(&mut self, id: BlockId) {
-        let tail = std::mem::replace(&mut self.tail, id.0);
+        let tail = std::mem::replace(&mut self.tail, id.index());
         let block = self.block_mut(id);
         (block.prev, block.next) = (tail, NONE);
         match tail {
-            NONE => self.head = id.0,
-            tail => self.blocks[tail as usize].next = id.0,
+            NONE => self.head = id.index(),
+            tail => self.blocks[tail as usize].next = id.index(),
         }
         self.free += 1;
     }
@@ -261,7 +267,7 @@ impl BlockPool {
 
     /// Every block and its hash.
     pub fn hashes(&self) -> impl Iterator<Item = (BlockId, BlockHash)> {
-        self.blocks.iter().zip(0..).filter_map(|(block, id)| Some((BlockId(id), block.hash?)))
+        self.blocks.iter().zip(0..).filter_map(|(block, id)| Some((BlockId::new(id), block.hash?)))
     }
 }
 
@@ -276,7 +282,7 @@ mod tests {
         let (b, _) = pool.take().unwrap();
         pool.release(b);
         pool.release(a);
-        let order: Vec<u32> = std::iter::from_fn(|| pool.take()).map(|(id, _)| id.0).collect();
+        let order: Vec<u32> = std::iter::from_fn(|| pool.take()).map(|(id, _)| id.index()).collect();
         assert_eq!(order, [2, 1, 0]);
         assert_eq!(pool.take(), None);
         assert_eq!(pool.used(), 3);

@@ -22,6 +22,96 @@ struct Twins {
     last: BlockId,
 }
 
+/// Contents and their blocks: open addressing with linear probing, at most half full, without tombstones. Hashes of blocks
+/// are mixed already, so their lowest bits are the place; every step of a busy cache enters one content and drops another.
+#[derive(Debug, Clone, Default)]
+struct Contents {
+    /// A power of two of them, or none.
+    slots: Vec<Option<(BlockHash, Twins)>>,
+    len: usize,
+}
+
+impl Contents {
+    const LEAST: usize = 64;
+
+    fn mask(&self) -> usize {
+        self.slots.len().wrapping_sub(1)
+    }
+
+    /// Where a content is, or the free slot where it would be. There must be slots.
+    fn place(&self, hash: BlockHash) -> usize {
+        let mut at = hash.0 as usize & self.mask();
+        while self.slots[at].is_some_and(|(other, _)| other != hash) {
+            at = (at + 1) & self.mask();
+        }
+        at
+    }
+
+    fn get(&self, hash: BlockHash) -> Option<&Twins> {
+        if self.len == 0 {
+            return None;
+        }
+        self.slots[self.place(hash)].as_ref().map(|(_, twins)| twins)
+    }
+
+    /// The blocks of a content; `None`, and this one is entered, when there are none.
+    fn get_or_insert(&mut self, hash: BlockHash, block: BlockId) -> Option<&mut Twins> {
+        if 2 * (self.len + 1) > self.slots.len() {
+            self.grow();
+        }
+        let at = self.place(hash);
+        let slot = &mut self.slots[at];
+        if slot.is_none() {
+            *slot = Some((hash, Twins { first: block, last: block }));
+            self.len += 1;
+            return None;
+        }
+        slot.as_mut().map(|(_, twins)| twins)
+    }
+
+    fn grow(&mut self) {
+        let slots = vec![None; Self::LEAST.max(2 * self.slots.len())];
+        for (hash, twins) in std::mem::replace(&mut self.slots, slots).into_iter().flatten() {
+            let at = self.place(hash);
+            self.slots[at] = Some((hash, twins));
+        }
+    }
+
+    /// The slot of a content; `None` when it is not there.
+    fn find(&self, hash: BlockHash) -> Option<usize> {
+        if self.len == 0 {
+            return None;
+        }
+        let at = self.place(hash);
+        self.slots[at].is_some().then_some(at)
+    }
+
+    /// Empties a slot: who stands behind it because it was taken moves up.
+    fn remove(&mut self, mut gap: usize) {
+        let mask = self.mask();
+        let mut at = (gap + 1) & mask;
+        while let Some((hash, _)) = self.slots[at] {
+            let home = hash.0 as usize & mask;
+            // It may not stand before its home.
+            if at.wrapping_sub(home) & mask >= at.wrapping_sub(gap) & mask {
+                self.slots[gap] = self.slots[at];
+                gap = at;
+            }
+            at = (at + 1) & mask;
+        }
+        self.slots[gap] = None;
+        self.len -= 1;
+    }
+}
+
+/// What stands where depends on the order in which it came; what is there does not.
+impl PartialEq for Contents {
+    fn eq(&self, other: &Self) -> bool {
+        let mut own = self.slots.iter().flatten();
+        self.len == other.len && own.all(|(hash, twins)| other.get(*hash) == Some(twins))
+    }
+}
+
 /// The neighbours of a block among those of equal content.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 struct Neighbours {
@@ -35,7 +125,7 @@ struct Neighbours {
 /// two, the one that was published first is found, and when it is dropped the other one is.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct PrefixIndex {
-    blocks: FxHashMap<BlockHash, Twins>,
+    blocks: Contents,
     /// Only of blocks that are not alone with their content.
     neighbours: FxHashMap<BlockId, Neighbours>,
 }
@@ -43,18 +133,12 @@ pub struct PrefixIndex {
 impl PrefixIndex {
     /// The block with this hash; of several the one that was published first.
     pub fn get(&self, hash: BlockHash) -> Option<BlockId> {
-        self.blocks.get(&hash).map(|twins| twins.first)
+        self.blocks.get(hash).map(|twins| twins.first)
     }
 
     /// Enters a block. Whether its content could not be found before.
     pub fn publish(&mut self, hash: BlockHash, block: BlockId) -> bool {
-        let twins = match self.blocks.entry(hash) {
-            std::collections::hash_map::Entry::Vacant(vacant) => {
-                vacant.insert(Twins { first: block, last: block });
-                return true;
-            }
-            std::collections::hash_map::Entry::Occupied(occupied) => occupied.into_mut(),
-        };
+        let Some(twins) = self.blocks.get_or_insert(hash, block) else { return true };
         let last = std::mem::replace(&mut twins.last, block);
         self.neighbours.entry(last).or_default().after = Some(block);
         self.neighbours.insert(block, Neighbours { before: Some(last), after: None });
@@ -63,9 +147,10 @@ impl PrefixIndex {
 
     /// Forgets a block whose content is dropped.
     pub fn forget(&mut self, hash: BlockHash, block: BlockId) {
-        let Some(twins) = self.blocks.get_mut(&hash) else { return };
+        let Some(at) = self.blocks.find(hash) else { return };
+        let Some((_, twins)) = &mut self.blocks.slots[at] else { return };
         if twins.first == twins.last {
-            self.blocks.remove(&hash);
+            self.blocks.remove(at);
             return;
         }
         let Some(Neighbours { before, after }) = self.neighbours.remove(&block) else { return };
@@ -84,12 +169,12 @@ impl PrefixIndex {
 
     /// How many different contents can be found.
     pub fn len(&self) -> usize {
-        self.blocks.len()
+        self.blocks.len
     }
 
     /// Whether nothing can be found.
     pub fn is_empty(&self) -> bool {
-        self.blocks.is_empty()
+        self.blocks.len == 0
     }
 
     /// Every block that holds a content, the first one first.
@@ -106,15 +191,14 @@ impl PrefixIndex {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
     fn of_equal_blocks_the_first_is_found_and_each_takes_its_turn() {
         let (one, two) = (BlockHash(1), BlockHash(2));
-        let ids: Vec<BlockId> = {
-            let mut pool = crate::engine::BlockPool::new(5);
-            std::iter::from_fn(|| pool.take()).map(|(id, _)| id).collect()
-        };
+        let ids = blocks(5);
         for dropped in 0..4 {
             let mut index = PrefixIndex::default();
             assert!(index.publish(two, ids[4]));
@@ -130,6 +214,45 @@ mod tests {
                 assert_eq!(index.all(one).count(), 2 - at);
             }
             assert_eq!((index.get(one), index.len(), index.twins()), (None, 1, 0));
+        }
+    }
+
+    fn blocks(count: u32) -> Vec<BlockId> {
+        let mut pool = crate::engine::BlockPool::new(count);
+        std::iter::from_fn(|| pool.take()).map(|(id, _)| id).collect()
+    }
+
+    proptest! {
+        /// Against lists in a map, with hashes that want the same few places.
+        #[test]
+        fn contents_are_found_whatever_was_dropped(
+            steps in prop::collection::vec((0_u64..4, 0_u64..3, any::<prop::sample::Index>(), any::<bool>()), 1..400),
+        ) {
+            let (mut index, mut lists) = (PrefixIndex::default(), std::collections::BTreeMap::<u64, Vec<BlockId>>::new());
+            let mut free = blocks(400);
+            for (low, high, which, drops) in steps {
+                let hash = (high << 40) | (60 + low);
+                let list = lists.entry(hash).or_default();
+                if drops && !list.is_empty() {
+                    let block = list.remove(which.index(list.len()));
+                    index.forget(BlockHash(hash), block);
+                } else if let Some(block) = free.pop() {
+                    prop_assert_eq!(index.publish(BlockHash(hash), block), list.is_empty());
+                    list.push(block);
+                }
+                for (hash, list) in &lists {
+                    let found: Vec<BlockId> = index.all(BlockHash(*hash)).collect();
+                    prop_assert_eq!(&found, list);
+                }
+                prop_assert_eq!(index.len(), lists.values().filter(|list| !list.is_empty()).count());
+            }
+            let mut again = PrefixIndex::default();
+            for (hash, list) in lists.iter().rev() {
+                for block in list {
+                    again.publish(BlockHash(*hash), *block);
+                }
+            }
+            prop_assert_eq!(again, index);
         }
     }
 }

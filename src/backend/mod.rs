@@ -39,6 +39,15 @@ pub trait Stepped: Send {
     /// Plays everything up to and including `to`, telling `sink` in order of time.
     fn advance(&mut self, to: Ns, sink: &mut dyn Sink);
 
+    /// Plays the next instant at which something happens, if it is before `end`: when it was. An engine may go on with further
+    /// ones as long as nothing is told of a request by name ([`Sink::tokens`], [`Sink::finished`]), since nobody can answer
+    /// to it; the time is then that of the last one.
+    fn glide(&mut self, end: Ns, sink: &mut dyn Sink) -> Option<Ns> {
+        let at = self.next_event().filter(|at| *at < end)?;
+        self.advance(at, sink);
+        Some(at)
+    }
+
     /// Allows the engine to tell whole steps ([`Sink::step`]) in place of each request's token. For a caller that does not
     /// look at tokens one by one. An engine without steps goes on as before.
     fn fold_steps(&mut self) {}

@@ -169,7 +169,7 @@ impl<R> Sink for Hearing<'_, '_, R> {
     }
 }
 
-/// How many half steps a backend is let go on before the run looks up again.
+/// How often a backend is let go on before the run looks up again.
 const GLIDE: u32 = 10_000;
 
 struct Player<'a, 'p, R> {
@@ -184,7 +184,7 @@ struct Player<'a, 'p, R> {
     max_in_flight: u32,
 }
 
-impl<R: Recipes> Player<'_, '_, R> {
+impl<'p, R: Recipes> Player<'_, 'p, R> {
     fn run(mut self, stop: &Stop) -> Result<GroupPlayed, RunError> {
         let ending = loop {
             if let Some(signal) = stop.requested() {
@@ -249,21 +249,30 @@ impl<R: Recipes> Player<'_, '_, R> {
         self.clock.wait(at, stop);
         let Timeline::Virtual(_) = self.clock else { return };
         for _ in 0..GLIDE {
-            let Some(at) = self.backend.next_event().filter(|at| *at < end) else { return };
+            let (backend, mut hearing) = self.hearing();
+            let Some(at) = backend.glide(end, &mut hearing) else { return };
+            let heard = hearing.heard;
             self.clock.wait(at, stop);
-            if self.advance(at) {
+            if heard {
                 self.close_ended();
                 self.close_cancelled(at);
+            }
+            if heard || stop.requested().is_some() {
                 return;
             }
         }
     }
 
+    /// The backend, and what it talks to.
+    fn hearing(&mut self) -> (&mut dyn Stepped, Hearing<'_, 'p, R>) {
+        let Self { flights, clock, lanes, backend, .. } = self;
+        (&mut **backend, Hearing { flights, clock, lanes, heard: false })
+    }
+
     /// Has the backend play everything up to `at`. Whether a request heard something by name.
     fn advance(&mut self, at: Ns) -> bool {
-        let mut hearing =
-            Hearing { flights: &mut self.flights, clock: &self.clock, lanes: &mut self.lanes, heard: false };
-        self.backend.advance(at, &mut hearing);
+        let (backend, mut hearing) = self.hearing();
+        backend.advance(at, &mut hearing);
         hearing.heard
     }
 

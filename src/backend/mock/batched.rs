@@ -18,6 +18,9 @@ use crate::plan::Recipe;
 use crate::record::Outcome;
 use crate::units::Ns;
 
+/// At most so many instants in one glide.
+const GLIDE: u32 = 1_000;
+
 /// A request's content, block by block, as its plan has it.
 #[derive(Debug)]
 struct Held {
@@ -153,7 +156,8 @@ impl Batched {
         self.busy_until = Some(now.saturating_add(duration.max(1)));
     }
 
-    fn end_step(&mut self, now: Ns, sink: &mut dyn Sink) {
+    /// Whether something was told of a request by name.
+    fn end_step(&mut self, now: Ns, sink: &mut dyn Sink) -> bool {
         self.busy_until = None;
         let speculation = &self.speculation;
         let accepted = |scheduled: &Scheduled| {
@@ -166,6 +170,7 @@ impl Batched {
         if self.folds {
             sink.step(now, now - self.began);
         }
+        let is_told = !emissions.is_empty();
         for Emission { id, tokens, last, rode, prompt_tokens, preemptions, .. } in emissions.drain(..) {
             if !rode {
                 sink.tokens(id, now, 0, tokens);
@@ -187,14 +192,18 @@ impl Batched {
         if self.scheduler.has_work() {
             self.start_at = Some(now.max(self.held));
         }
+        is_told
     }
 
-    /// Tells the sink who ends at `at` without having been computed.
-    fn tell_ends(&mut self, at: Ns, sink: &mut dyn Sink) {
+    /// Tells the sink who ends at `at` without having been computed. Whether there is anyone.
+    fn tell_ends(&mut self, at: Ns, sink: &mut dyn Sink) -> bool {
+        let mut is_told = false;
         while let Some((at, id, end)) = self.ends.pop_front_if(|(due, ..)| *due <= at) {
             self.asked.remove(&id);
             sink.finished(id, at, end);
+            is_told = true;
         }
+        is_told
     }
 }
 
@@ -255,6 +264,22 @@ impl Stepped for Batched {
                 self.begin_step(at, sink);
             }
         }
+    }
+
+    fn glide(&mut self, end: Ns, sink: &mut dyn Sink) -> Option<Ns> {
+        let mut last = None;
+        for _ in 0..GLIDE {
+            let Some(at) = self.next_event().filter(|at| *at < end) else { break };
+            last = Some(at);
+            let is_told = self.busy_until == Some(at) && self.end_step(at, sink);
+            if self.tell_ends(at, sink) || is_told {
+                break;
+            }
+            if self.start_at == Some(at) {
+                self.begin_step(at, sink);
+            }
+        }
+        last
     }
 
     fn fold_steps(&mut self) {

@@ -60,10 +60,13 @@ impl Counters {
 
     /// Notes what the cache holds from `at` on.
     pub(super) fn observe(&mut self, at: Ns, cache: &KvCache) {
-        self.used_integral += u128::from(self.used) * u128::from(at.saturating_sub(self.last));
-        self.last = at.max(self.last);
-        self.used = u64::from(cache.pool().used());
-        self.used_peak = self.used_peak.max(self.used);
+        let used = u64::from(cache.pool().used());
+        if used != self.used {
+            self.used_integral += u128::from(self.used) * u128::from(at.saturating_sub(self.last));
+            self.last = at.max(self.last);
+            self.used = used;
+            self.used_peak = self.used_peak.max(used);
+        }
         self.resident = cache.pool().resident_tokens();
         self.resident_peak = self.resident_peak.max(self.resident);
     }

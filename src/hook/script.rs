@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use regex::Regex;
 use rhai::packages::{Package as _, StandardPackage};
-use rhai::{AST, CallFnOptions, Dynamic, Engine, EvalAltResult, ImmutableString, Module, Scope};
+use rhai::{AST, CallFnOptions, Dynamic, Engine, EvalAltResult, FuncArgs, ImmutableString, Module, Scope};
 
 use super::config::Hooks;
 use super::error::{Fault, HookError, ScriptText, innermost, words};
@@ -241,7 +241,7 @@ impl Script {
     /// When the function fails or gives back something else than a text, or a map with `prompt` and `output_tokens`.
     pub fn prompt(&self, function: &str, context: &Context) -> Result<Prompt, HookError> {
         let call = self.call_of(function, context.seed, None);
-        let given = vec![Dynamic::from(context.clone())];
+        let given = (context.clone(),);
         let error = |fault| hook_error(function, &["ctx"], fault, context.to_string());
         self.call(function, given, call).and_then(|value| self.as_prompt(function, value)).map_err(error)
     }
@@ -253,7 +253,7 @@ impl Script {
     pub fn next_turn(&self, session: &Session) -> Result<Option<Prompt>, HookError> {
         const NAME: &str = "next_turn";
         let call = self.call_of(NAME, crate::sample::key(&[session.context.seed, session.turn.into()]), None);
-        let given = vec![Dynamic::from(session.clone())];
+        let given = (session.clone(),);
         let error = |fault| hook_error(NAME, &["session"], fault, session.to_string());
         let value = self.call(NAME, given, call).map_err(error)?;
         if value.is_unit() { Ok(None) } else { self.as_prompt(NAME, value).map(Some).map_err(error) }
@@ -267,9 +267,9 @@ impl Script {
         const NAME: &str = "request";
         let call = self.call_of(NAME, request.context.seed, None);
         let received = request.head();
-        let changed = self.call(NAME, vec![Dynamic::from(request)], call).and_then(|value| {
-            let what = described(&value);
-            let request = value.try_cast::<Request>().ok_or_else(|| {
+        let changed = self.call(NAME, (request,), call).and_then(|value| {
+            let request = value.try_cast_result::<Request>().map_err(|value| {
+                let what = described(&value);
                 self.whole(
                     NAME,
                     format!("it must give back the request, but gives back {what}"),
@@ -316,7 +316,7 @@ impl Script {
     ) -> Result<Finding, HookError> {
         let recorded = Arc::new(Recorded { names: Arc::clone(&self.metrics), values: Mutex::default() });
         let call = self.call_of(function, request.context.seed, Some(Arc::clone(&recorded)));
-        let given = vec![Dynamic::from(request.clone()), Dynamic::from(response.clone())];
+        let given = (request.clone(), response.clone());
         let error = |fault| {
             hook_error(function, &["req", "res"], fault, format!("{request}, and the response {response}"))
         };
@@ -345,7 +345,7 @@ impl Script {
         Call { rng: Rng::new(seed, hook, Arc::clone(&self.tokenizer)), recorded }
     }
 
-    fn call(&self, function: &str, given: Vec<Dynamic>, call: Call) -> Result<Dynamic, Fault> {
+    fn call(&self, function: &str, given: impl FuncArgs, call: Call) -> Result<Dynamic, Fault> {
         let options = CallFnOptions::new().with_tag(Dynamic::from(call)).eval_ast(self.imports);
         BEGUN.set(Some(Instant::now()));
         let result = self.engine.call_fn_with_options::<Dynamic>(
@@ -373,7 +373,6 @@ impl Script {
 
     fn as_prompt(&self, function: &str, value: Dynamic) -> Result<Prompt, Fault> {
         let help = "a text, or a map such as `#{ prompt: \"..\", output_tokens: 64 }`";
-        let what = described(&value);
         let prompt = |text: ImmutableString, output_tokens| {
             if text.is_empty() {
                 return Err(self.whole(
@@ -387,9 +386,9 @@ impl Script {
         if value.is_string() {
             return prompt(value.cast(), None);
         }
-        let Some(map) = value.try_cast::<rhai::Map>() else {
-            return Err(self.whole(function, format!("it gives back {what}"), help));
-        };
+        let map = value.try_cast_result::<rhai::Map>();
+        let map =
+            map.map_err(|value| self.whole(function, format!("it gives back {}", described(&value)), help))?;
         if let Some(key) = map.keys().find(|key| !matches!(key.as_str(), "prompt" | "output_tokens")) {
             return Err(self.whole(function, format!("it gives back a map with `{key}`"), help));
         }

@@ -187,15 +187,16 @@ fn survey(plan: &WorkloadPlan) -> Survey {
         RecipeSource::Generated(generator) => generator.calling(),
         RecipeSource::Listed(_) => None,
     };
-    let mut keeper = Keeper::default();
+    let recipes = calling.and(plan.requests).unwrap_or(0);
+    let mut keeper = Keeper::new(plan.looked_at().min(recipes as usize));
     for recipe in stream.by_ref() {
         hash.recipe(&recipe);
-        if calling.is_some() {
-            keeper.take(&recipe);
-        }
         if recipe.phase == Phase::Measured {
             prompt.add(recipe.prompt.tokens());
             output.add(recipe.output_tokens);
+        }
+        if calling.is_some() {
+            keeper.take(recipe);
         }
         left -= 1;
         if left == 0 {

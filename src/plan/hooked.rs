@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use super::chat::{Content, Message};
 use super::source::Problem;
@@ -30,7 +30,7 @@ pub struct Hooked {
 }
 
 /// Keeps what hooks made, so that they are called once for each request, up to so many bytes in all.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Keeper {
     recipes: FxHashMap<u64, Recipe>,
     bytes: usize,
@@ -41,8 +41,15 @@ impl Keeper {
     /// About what an entry of a JSON object takes.
     const ENTRY: usize = 128;
 
+    /// For about so many recipes.
+    pub(super) fn new(recipes: usize) -> Self {
+        let most = Self::MOST / (2 * size_of::<Recipe>());
+        let recipes = FxHashMap::with_capacity_and_hasher(recipes.min(most), FxBuildHasher);
+        Self { recipes, bytes: 0 }
+    }
+
     /// Takes a recipe that stands alone; turns of sessions depend on those before them.
-    pub(super) fn take(&mut self, recipe: &Recipe) {
+    pub(super) fn take(&mut self, recipe: Recipe) {
         let text = match &recipe.prompt {
             PromptRecipe::Text { text, tokens, .. } => text.len() + 4 * *tokens as usize,
             _ => 0,
@@ -51,7 +58,7 @@ impl Keeper {
         let bytes = self.bytes + 2 * size_of::<Recipe>() + text + body;
         if recipe.session.is_none() && bytes <= Self::MOST {
             self.bytes = bytes;
-            self.recipes.insert(recipe.seed, recipe.clone());
+            self.recipes.insert(recipe.seed, recipe);
         }
     }
 }
@@ -167,21 +174,21 @@ impl Hooked {
         if !self.changes_requests || recipe.failed.is_some() {
             return recipe;
         }
-        match self.change(&recipe) {
-            Ok(changed) => changed,
-            Err(failed) => Recipe { failed: Some(failed), ..recipe },
+        let mut recipe = recipe;
+        if let Err(failed) = self.change(&mut recipe) {
+            recipe.failed = Some(failed);
         }
+        recipe
     }
 
-    fn change(&self, recipe: &Recipe) -> Result<Recipe, Arc<str>> {
+    fn change(&self, recipe: &mut Recipe) -> Result<(), Arc<str>> {
         let mut wanted = self.script.request(self.request(recipe)).map_err(|error| message(&error))?;
-        let mut changed = recipe.clone();
         if let Some(prompt) = wanted.new_prompt.take() {
-            changed.prompt = self.given(&prompt)?;
+            recipe.prompt = self.given(&prompt)?;
         }
-        changed.output_tokens = wanted.output_tokens as u32;
-        changed.body = wanted.body_as_json().map(Arc::new);
-        Ok(changed)
+        recipe.output_tokens = wanted.output_tokens as u32;
+        recipe.body = wanted.body_as_json().map(Arc::new);
+        Ok(())
     }
 
     /// Whether they say what users say in the turns of sessions.

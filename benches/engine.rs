@@ -17,6 +17,10 @@ use sagebench::scenario::Scenario;
 use sagebench::tokenizer;
 use sagebench::units::Ns;
 
+/// The allocator of the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Name, prompt, output, load, backend: the batch is about 9, then as many as the engine takes.
 const WORKLOADS: [(&str, &str, u32, &str, &str); 4] = [
     (

@@ -71,7 +71,8 @@ impl Taken {
         let backend = &prepared.backends[key.backend as usize].name;
         let log = || TokenLog::new(&plan.name, backend, key.repeat);
         let tokens = (prepared.scenario.records == Records::Tokens).then(log);
-        Self { samples: Samples::new(plan.load.basis()), tokens }
+        let samples = Samples::new(plan.load.basis()).expecting(plan.requests.unwrap_or(0));
+        Self { samples, tokens }
     }
 
     /// Takes one record and its gaps.

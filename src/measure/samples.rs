@@ -31,6 +31,13 @@ impl Samples {
         Self { records: Vec::new(), warmup: 0, gaps: Pool::default(), basis, dues: Vec::new() }
     }
 
+    /// Makes room for so many records at once, up to a million.
+    #[must_use]
+    pub fn expecting(mut self, records: u64) -> Self {
+        self.records.reserve(records.min(1_000_000) as usize);
+        self
+    }
+
     /// Takes one record and its gaps.
     pub fn push(&mut self, record: Record, gaps: &[GapRun]) {
         if record.phase == Phase::Warmup {

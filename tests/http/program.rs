@@ -30,7 +30,7 @@ pub fn sagebench(dir: &Path) -> Command {
     command
 }
 
-fn said(command: &mut Command) -> (Option<i32>, String, String) {
+pub fn said(command: &mut Command) -> (Option<i32>, String, String) {
     let output = command.output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (output.status.code(), text(output.stdout), text(output.stderr))
@@ -53,7 +53,7 @@ fn answering(pause: u64) -> Server {
     })
 }
 
-fn scenario(backends: &Value, requests: u64) -> String {
+pub fn scenario(backends: &Value, requests: u64) -> String {
     json!({
         "version": 1,
         "backends": backends,

@@ -32,7 +32,7 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
 }
 
 /// Serves until the process ends. `tls` brings a certificate for `localhost` and the protocols to agree on.
-fn serve(tls: Option<(ServerConfig, bool)>, http2: bool) -> SocketAddr {
+pub fn serve(tls: Option<(ServerConfig, bool)>, http2: bool) -> SocketAddr {
     let (tell, told) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -73,9 +73,10 @@ where
     }
 }
 
-/// A certificate of its own for `localhost`: the settings of a server, and the PEM that makes a client trust it.
-fn certificate(protocol: &[u8]) -> (ServerConfig, String) {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+/// A certificate of its own for `localhost` and a name that no machine has: the settings of a server, and the PEM that makes a client trust it.
+pub fn certificate(protocol: &[u8]) -> (ServerConfig, String) {
+    let names = ["localhost", "model.invalid"].map(str::to_owned);
+    let made = rcgen::generate_simple_self_signed(names).unwrap();
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(made.key_pair.serialize_der()));
     let chain = vec![CertificateDer::from(made.cert.der().to_vec())];
     let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))

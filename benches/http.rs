@@ -20,7 +20,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 use sagebench::backend::config::Backend;
-use sagebench::backend::mock::{self, Answers, FaultPlan};
+use sagebench::backend::mock;
 use sagebench::backend::openai::{OpenAi, Setup};
 use sagebench::measure::{Distribution, Samples};
 use sagebench::metric::Metric;
@@ -248,13 +248,7 @@ fn serve_mock(place: &str) {
         panic!("the mock in this bench is valid")
     };
     let engine = mock::open(&config, "", 1, Path::new(".")).expect("the mock in this bench is valid");
-    let offer = Offer {
-        model: "m".into(),
-        max_model_len: 8192,
-        answers: Answers::new(&[], "", 1),
-        faults: FaultPlan::new(&[], "", 1),
-        seed: 1,
-    };
+    let offer = Offer::mock(&config, "", 1, 8192);
     let address: Address = place.parse().expect("an address");
     let server = Server::start(&address, engine, offer, Limits::default()).expect("it listens");
     println!("{}", server.address().to_string().trim_start_matches("http://"));

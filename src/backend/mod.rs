@@ -30,6 +30,12 @@ pub trait Stepped: Send {
     /// Accepts a request at `now`. `now` never goes back, and is never later than the next event unless [`Self::advance`] was called.
     fn submit(&mut self, id: RequestId, recipe: &Recipe, now: Ns);
 
+    /// How the answer to this request, which is submitted next, is chosen and where it ends, in place of what its workload says;
+    /// the tokens of its answer are told by their ids ([`Sink::ids`]). An engine that simulates answers passes over it.
+    fn draw(&mut self, id: RequestId, drawing: Drawing) {
+        let _ = (id, drawing);
+    }
+
     /// Gives a request up at `now`: its blocks are released and nothing more is heard of it. Unknown ids are ignored.
     fn cancel(&mut self, id: RequestId, now: Ns);
 
@@ -75,6 +81,44 @@ pub trait Stepped: Send {
     /// where the engine can not.
     fn forget_prefixes(&mut self) -> bool {
         false
+    }
+}
+
+/// How the answer to one request is chosen, and where it ends.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Drawing {
+    /// 0 takes the most likely token.
+    pub temperature: f64,
+    /// Only the most likely tokens of this probability together; 1 takes all.
+    pub top_p: f64,
+    /// Seeds the draws.
+    pub seed: u64,
+    /// What ends it.
+    pub ends: Ends,
+    /// Requests find the prefixes of those with the same salt only.
+    pub salt: u64,
+}
+
+/// Texts that end an answer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ends {
+    /// The texts.
+    pub texts: Vec<String>,
+    /// Whether the one that ended it is part of the answer.
+    pub kept: bool,
+    /// Nothing ends an answer that has fewer tokens; until then none is chosen that would.
+    pub least: u32,
+}
+
+impl Ends {
+    /// Where in an answer the text that ends it begins and ends: of those that are complete behind the byte `after`, the one that
+    /// is complete first; of two, the longer one.
+    pub fn find(&self, answer: &str, after: usize) -> Option<(usize, usize)> {
+        let found = self.texts.iter().filter_map(|text| {
+            let mut matches = answer.match_indices(text.as_str()).map(|(at, _)| (at, at + text.len()));
+            matches.find(|(_, end)| *end > after)
+        });
+        found.min_by_key(|(at, end)| (*end, *at))
     }
 }
 
@@ -200,6 +244,9 @@ pub struct Answer {
 pub trait Sink {
     /// `count` tokens of a request: the first at `at`, each further one `gap` later.
     fn tokens(&mut self, id: RequestId, at: Ns, gap: Ns, count: u32);
+    /// The ids of the tokens of a request that are told next. Only of one that was told how its answer is chosen
+    /// ([`Stepped::draw`]).
+    fn ids(&mut self, _id: RequestId, _ids: &[u32]) {}
     /// A request was scheduled for the first time at `at`: it left the queue that it was in since it was submitted. Told by
     /// engines that know it, before any of its tokens.
     fn scheduled(&mut self, _id: RequestId, _at: Ns) {}

@@ -1,6 +1,7 @@
 //! Whether backends can play a plan at all.
 
 use super::prepare::Chosen;
+use crate::backend::candle::{flat, is_given};
 use crate::backend::config::{Backend, Clock, Endpoint, Mode};
 use crate::gate::config::Confidence;
 use crate::plan::config::Variable;
@@ -65,44 +66,64 @@ pub(super) fn not_for(plan: &Plan, backends: &[Chosen]) -> Vec<(String, String)>
             found.extend(plan.workloads.iter().filter_map(|workload| without_times(workload, &chosen.name)));
             continue;
         }
-        let takes_parts = match chosen.config.server() {
-            Some((server, _)) => server.endpoint == Some(Endpoint::Chat),
+        let unfit: &dyn Fn(&PromptRecipe) -> Option<String> = match chosen.config.server() {
+            Some((server, _)) if server.endpoint == Some(Endpoint::Chat) => continue,
+            Some(_) => &|prompt| not_for_texts(prompt, &chosen.name),
             None if matches!(chosen.config, Backend::Mock(_)) => continue,
-            None => false,
+            None => &|prompt| not_for_model(prompt, chosen),
         };
-        let is_server = chosen.config.server().is_some();
         for workload in &plan.workloads {
-            let mut prompts = workload.stream(0).map(|recipe| recipe.prompt).take(if workload.is_endless() {
-                1000
-            } else {
-                1_000_000
-            });
-            let unfit = |prompt: &PromptRecipe| match prompt {
-                // Generated messages say nothing, so nothing is lost without a template around them.
-                PromptRecipe::Chat { messages, .. } if !is_server => messages
-                    .iter()
-                    .any(|message| matches!(message.content, Content::Text { .. } | Content::Given { .. })),
-                PromptRecipe::Chat { messages, .. } if !takes_parts => {
-                    messages.iter().any(|message| message.content.is_given())
-                }
-                _ => false,
-            };
-            if prompts.any(|prompt| unfit(&prompt)) {
-                let name = &chosen.name;
-                let message = if is_server {
-                    format!(
-                        "some messages have parts, images or tool calls, which only the chat API takes; write `endpoint: chat` at backend `{name}`"
-                    )
-                } else {
-                    format!(
-                        "backend `{name}` computes prompts of text; it knows no chat template to play conversations with"
-                    )
-                };
+            let prompts = workload.stream(0).map(|recipe| recipe.prompt);
+            let mut looked_at = prompts.take(if workload.is_endless() { 1000 } else { 1_000_000 });
+            if let Some(message) = looked_at.find_map(|prompt| unfit(&prompt)) {
                 found.push((workload.name.clone(), message));
             }
         }
     }
     found
+}
+
+/// Why a server that is sent texts can not take a prompt.
+fn not_for_texts(prompt: &PromptRecipe, backend: &str) -> Option<String> {
+    let PromptRecipe::Chat { messages, .. } = prompt else { return None };
+    messages.iter().any(|message| message.content.is_given()).then(|| {
+        format!(
+            "some messages have parts, images or tool calls, which only the chat API takes; write `endpoint: chat` at backend `{backend}`"
+        )
+    })
+}
+
+/// What a request of a file may ask of a model that is computed here, beside its messages.
+const KNOWN: [&str; 4] = ["tools", "temperature", "top_p", "seed"];
+
+/// Why a model that is computed here can not take a prompt. Generated messages say nothing, so nothing is lost without a
+/// template around them; what somebody wrote goes through the model's own.
+fn not_for_model(prompt: &PromptRecipe, chosen: &Chosen) -> Option<String> {
+    let PromptRecipe::Chat { messages, body, .. } = prompt else { return None };
+    if !is_given(messages) {
+        return None;
+    }
+    let (name, source) = (&chosen.name, chosen.source.as_ref()?);
+    let template = match &source.template {
+        Err(problem) => return Some(format!("backend `{name}` can not play conversations: {problem}")),
+        Ok(template) => template,
+    };
+    if template.is_none() {
+        return Some(format!(
+            "backend `{name}` computes prompts of text: its model has no chat template to play conversations with; name one that was trained for chat"
+        ));
+    }
+    let parts = messages.iter().find_map(|message| match &message.content {
+        Content::Given { message, .. } => flat(message).err(),
+        _ => None,
+    });
+    if let Some(problem) = parts {
+        return Some(format!("backend `{name}` can not play some conversations: {problem}"));
+    }
+    let other = body.iter().flat_map(|body| body.keys()).find(|key| !KNOWN.contains(&key.as_str()))?;
+    Some(format!(
+        "some requests ask for `{other}`, which backend `{name}` does not know; leave it out, or measure a server"
+    ))
 }
 
 /// A workload whose requests do not tell when they were answered, and what to say about it.

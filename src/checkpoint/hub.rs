@@ -34,7 +34,8 @@ pub enum Wanted<'a> {
 /// Files that make a tokenizer: the one that says everything, or the two of the GPT-2 family.
 pub const TOKENIZER: [&str; 3] = ["tokenizer.json", "vocab.json", "merges.txt"];
 /// Files that say what a model is.
-const CONFIGS: [&str; 2] = ["config.json", "generation_config.json"];
+const CONFIGS: [&str; 4] =
+    ["config.json", "generation_config.json", "tokenizer_config.json", "chat_template.jinja"];
 /// Weights in one file.
 pub const WEIGHTS: &str = "model.safetensors";
 /// Says which of several files holds which weights.

@@ -485,7 +485,10 @@ pub enum BaselineCommand {
 }
 
 const SERVE_HELP: &str = "\
-Answers end with the times that the backend meant: a stream with a comment behind `[DONE]`, a whole answer with the header
+A mock (`kind: mock`) or a real model (`kind: candle`) is served: /v1/completions, /v1/chat/completions, /v1/models, /tokenize,
+/detokenize, /metrics, /health. Chats with a model go through its own chat template.
+
+Answers end with the times of the engine, modelled or measured: a stream with a comment behind `[DONE]`, a whole answer with the header
 `x-sagebench-times`. Clients can be measured against them.
 
 Exit codes:

@@ -1,16 +1,19 @@
 //! `serve`: a backend of a scenario behind an endpoint, until a signal.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::args::ServeArgs;
 use super::error::CliError;
 use super::{log, signals, terminal};
-use crate::backend::config::{Backend, Clock, MockBackend, Mode};
-use crate::backend::mock::{self, Answers, FaultPlan};
-use crate::campaign::{Changes, Prepared, Rejected, prepare};
+use crate::backend::candle::Local;
+use crate::backend::config::{Backend, CandleBackend, Clock, MockBackend, Mode};
+use crate::backend::{KvStanding, Stepped, mock};
+use crate::campaign::{Changes, Chosen, Prepared, Rejected, prepare};
 use crate::gate::exit;
+use crate::plan::Sampling;
 use crate::run::Stop;
-use crate::serve::{Limits, Offer, Server};
+use crate::serve::{Limits, Mind, Offer, Server};
 
 /// The longest prompt and answer where nothing bounds them.
 const LONGEST: u32 = 131_072;
@@ -40,28 +43,16 @@ pub fn serve(args: &ServeArgs) -> Result<u8, CliError> {
             return Err(Rejected::Message(message).into());
         }
     };
-    let Backend::Mock(config) = &chosen.config else {
-        let message =
-            format!("backend `{}` is no mock; only what answers in this process is served", chosen.name);
-        return Err(Rejected::Message(message).into());
-    };
-    if config.mode == Mode::Replay {
-        let message = format!(
-            "backend `{}` replays what a trace recorded of its own requests; requests from elsewhere have no recorded times",
-            chosen.name
-        );
-        return Err(Rejected::Message(message).into());
-    }
-    let family = workload(args, &prepared)?;
-    let seed = prepared.scenario.seed;
-    let engine = mock::open(config, family, seed, &prepared.dir())
-        .map_err(|error| Rejected::Message(format!("backend `{}`: {error}", chosen.name)))?;
-    let offer = Offer {
-        model: config.model.clone(),
-        max_model_len: longest(args, engine.standing().and_then(|standing| standing.kv)),
-        answers: Answers::new(&config.responses, family, seed),
-        faults: FaultPlan::new(&config.faults, family, seed),
-        seed,
+    let (engine, offer) = match &chosen.config {
+        Backend::Mock(config) => mocked(args, &prepared, chosen, config)?,
+        Backend::Candle(config) => computed(args, &prepared, chosen, config)?,
+        _ => {
+            let message = format!(
+                "backend `{}` is a server already; only what answers in this process is served",
+                chosen.name
+            );
+            return Err(Rejected::Message(message).into());
+        }
     };
     let limits = Limits {
         max_requests: args.max_requests,
@@ -74,7 +65,7 @@ pub fn serve(args: &ServeArgs) -> Result<u8, CliError> {
     signals::connect(&stop)?;
     let server = Server::start(&args.listen, engine, offer, limits)?;
     if !args.voice.quiet {
-        announce(&server, &chosen.name, config);
+        announce(&server, chosen);
     }
     while stop.requested().is_none() {
         std::thread::sleep(LOOK);
@@ -97,13 +88,68 @@ fn workload<'a>(args: &'a ServeArgs, prepared: &Prepared) -> Result<&'a str, Cli
         .into())
 }
 
-/// The longest prompt and answer together.
-fn longest(args: &ServeArgs, kv: Option<crate::backend::KvStanding>) -> u32 {
-    let holds = kv.map(|kv| kv.total_blocks.saturating_mul(kv.block_tokens));
-    let asked = args.max_model_len.or(holds).unwrap_or(LONGEST);
-    holds.map_or(asked, |holds| asked.min(holds))
+type Served = (Box<dyn Stepped>, Offer);
+
+/// A mock, with the faults of the workload that was asked for.
+fn mocked(
+    args: &ServeArgs,
+    prepared: &Prepared,
+    chosen: &Chosen,
+    config: &MockBackend,
+) -> Result<Served, CliError> {
+    if config.mode == Mode::Replay {
+        let message = format!(
+            "backend `{}` replays what a trace recorded of its own requests; requests from elsewhere have no recorded times",
+            chosen.name
+        );
+        return Err(Rejected::Message(message).into());
+    }
+    let family = workload(args, prepared)?;
+    let seed = prepared.scenario.seed;
+    let engine = mock::open(config, family, seed, &prepared.dir())
+        .map_err(|error| Rejected::Message(format!("backend `{}`: {error}", chosen.name)))?;
+    let longest = longest(args, engine.standing().and_then(|standing| standing.kv), None);
+    Ok((engine, Offer::mock(config, family, seed, longest)))
 }
 
-fn announce(server: &Server, name: &str, config: &MockBackend) {
-    terminal::say(&format!("serving {name} (model {}) at {}/v1", config.model, server.address()));
+/// A real model.
+fn computed(
+    args: &ServeArgs,
+    prepared: &Prepared,
+    chosen: &Chosen,
+    config: &CandleBackend,
+) -> Result<Served, CliError> {
+    let wrong = |problem: &dyn std::fmt::Display| {
+        CliError::from(Rejected::Message(format!("backend `{}`: {problem}", chosen.name)))
+    };
+    if (args.speed - 1.0).abs() > f64::EPSILON {
+        return Err(wrong(&"it computes, and so has no other time than this machine's: leave out `--speed`"));
+    }
+    if args.workload.is_some() {
+        return Err(wrong(&"`--workload` chooses the faults of a mock, and a model has none: leave it out"));
+    }
+    let source = chosen.source.as_ref().ok_or_else(|| wrong(&"its model was not looked for"))?;
+    let engine = Local::open(config, source)
+        .and_then(|local| local.engine(vec![Sampling::default()]))
+        .map_err(|error| wrong(&error))?;
+    let context = source.context().and_then(|context| u32::try_from(context).ok());
+    let offer = Offer {
+        model: config.model.clone(),
+        max_model_len: longest(args, engine.standing().and_then(|standing| standing.kv), context),
+        mind: Mind::Computed { tokenizer: Arc::clone(&source.tokenizer), template: source.template.clone() },
+        seed: prepared.scenario.seed,
+    };
+    Ok((Box::new(engine), offer))
+}
+
+/// The longest prompt and answer together: as asked for, and no longer than the KV cache and the model allow.
+fn longest(args: &ServeArgs, kv: Option<KvStanding>, context: Option<u32>) -> u32 {
+    let holds = kv.map(|kv| kv.total_blocks.saturating_mul(kv.block_tokens));
+    let most = holds.into_iter().chain(context).min();
+    let asked = args.max_model_len.or(most).unwrap_or(LONGEST);
+    most.map_or(asked, |most| asked.min(most))
+}
+
+fn announce(server: &Server, chosen: &Chosen) {
+    terminal::say(&format!("serving {} (model {}) at {}/v1", chosen.name, chosen.model(), server.address()));
 }

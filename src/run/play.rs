@@ -126,7 +126,7 @@ impl<R> Sink for Hearing<'_, '_, R> {
     }
 
     fn scheduled(&mut self, id: RequestId, at: Ns) {
-        let at = self.clock.stamp(at);
+        // When a request leaves the queue only the engine sees: its own time holds, not when it was heard of.
         if let Some(flight) = self.flights.live.get_mut(&id) {
             flight.on_scheduled(at);
         }

@@ -1,10 +1,29 @@
 //! The text of an answer, token by token.
 
-use crate::tokenizer;
+use std::sync::Arc;
 
-/// An answer as it comes out: the whole text is known from the start, and a token is the next piece of it.
+use super::decoded::Decoded;
+use super::vocabulary::Vocabulary;
+use crate::backend::{Ends, Finish};
+use crate::tokenizer::{self, Hf};
+
+/// An answer as it comes out.
 #[derive(Debug)]
 pub(super) struct Answer {
+    source: Source,
+    /// Why it ends; of one that is computed, once it has.
+    pub(super) reason: Reason,
+}
+
+#[derive(Debug)]
+enum Source {
+    Told(Told),
+    Decoded(Decoded),
+}
+
+/// One whose whole text is known from the start: a token is the next piece of it.
+#[derive(Debug)]
+struct Told {
     text: String,
     /// Bytes of the text that may be shown: what ends an answer is not part of it.
     shown: usize,
@@ -16,8 +35,7 @@ pub(super) struct Answer {
     tokens: u32,
     /// Bytes of the last token.
     last: usize,
-    /// Why it ends.
-    pub(super) reason: Reason,
+    vocabulary: Vocabulary,
 }
 
 /// Why an answer ends.
@@ -36,27 +54,12 @@ impl Reason {
     }
 }
 
-/// Where texts that end an answer end it.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Stops<'a> {
-    pub(super) texts: &'a [String],
-    /// They end nothing within so many tokens.
-    pub(super) min_tokens: u32,
-    /// Whether they are part of the answer.
-    pub(super) kept: bool,
-}
-
 impl Answer {
     /// An answer of this text, and how many tokens it has: where one of the texts that end it comes, it is cut there.
-    pub(super) fn new(text: String, reason: Reason, stops: Stops<'_>) -> (Self, u32) {
-        let least: usize = tokenizer::Mock::pieces(&text).take(stops.min_tokens as usize).map(str::len).sum();
-        // The one that is complete first ends the answer; of two, the longer one.
-        let found = stops.texts.iter().filter_map(|stop| {
-            let mut matches = text.match_indices(stop.as_str()).map(|(at, _)| (at, at + stop.len()));
-            matches.find(|(_, end)| *end > least)
-        });
-        let end = found.min_by_key(|(at, end)| (*end, *at));
-        let shown = end.map_or(text.len(), |(at, end)| if stops.kept { end } else { at });
+    pub(super) fn told(text: String, reason: Reason, ends: &Ends, vocabulary: Vocabulary) -> (Self, u32) {
+        let least: usize = tokenizer::Mock::pieces(&text).take(ends.least as usize).map(str::len).sum();
+        let end = ends.find(&text, least);
+        let shown = end.map_or(text.len(), |(at, end)| if ends.kept { end } else { at });
         let (mut tokens, mut length) = (0, 0);
         for piece in tokenizer::Mock::pieces(&text) {
             if end.is_some_and(|(_, end)| length >= end) {
@@ -66,17 +69,50 @@ impl Answer {
             length += piece.len();
         }
         let reason = if end.is_some() { Reason::Stop } else { reason };
-        let answer = Self { text, shown, came: 0, duplicate: None, tokens: 0, last: 0, reason };
-        (answer, tokens)
+        let told = Told { text, shown, came: 0, duplicate: None, tokens: 0, last: 0, vocabulary };
+        (Self { source: Source::Told(told), reason }, tokens)
+    }
+
+    /// An answer whose tokens are told while they are computed.
+    pub(super) fn decoded(tokenizer: Arc<Hf>, ends: &Ends) -> Self {
+        Self { source: Source::Decoded(Decoded::new(tokenizer, ends)), reason: Reason::Length }
     }
 
     /// Lets one token, counted from 1, come twice.
     pub(super) fn repeat(&mut self, token: u32) {
-        self.duplicate = Some(token);
+        if let Source::Told(told) = &mut self.source {
+            told.duplicate = Some(token);
+        }
     }
 
-    /// The text of the next `count` tokens, and their pieces to `each`.
-    pub(super) fn next(&mut self, count: u32, mut each: impl FnMut(&str)) -> &str {
+    /// Which tokens come next.
+    pub(super) fn hear(&mut self, ids: &[u32]) {
+        if let Source::Decoded(decoded) = &mut self.source {
+            decoded.hear(ids);
+        }
+    }
+
+    /// It is over with what comes next.
+    pub(super) fn end(&mut self, end: &Finish) {
+        if let (Source::Decoded(decoded), Some(response)) = (&mut self.source, &end.response) {
+            if response.finish_reason.as_deref() == Some("stop") {
+                self.reason = Reason::Stop;
+            }
+            decoded.end(response.text.clone());
+        }
+    }
+
+    /// The text of the next `count` tokens, as far as it can be shown; their ids go to `ids`, where they are wanted.
+    pub(super) fn next(&mut self, count: u32, ids: Option<&mut Vec<u32>>) -> &str {
+        match &mut self.source {
+            Source::Told(told) => told.next(count, ids),
+            Source::Decoded(decoded) => decoded.next(count, ids),
+        }
+    }
+}
+
+impl Told {
+    fn next(&mut self, count: u32, mut ids: Option<&mut Vec<u32>>) -> &str {
         let mut from = self.came;
         for _ in 0..count {
             if self.duplicate == Some(self.tokens) {
@@ -87,7 +123,9 @@ impl Answer {
                 self.tokens += 1;
             }
             let piece = tokenizer::Mock::pieces(&self.text[self.came..]).next().unwrap_or_default();
-            each(piece);
+            if let Some(ids) = &mut ids {
+                ids.push(self.vocabulary.learn(piece));
+            }
             self.last = piece.len();
             self.came += piece.len();
         }
@@ -99,11 +137,15 @@ impl Answer {
 mod tests {
     use super::*;
 
+    fn told(text: &str, ends: &Ends) -> (Answer, u32) {
+        Answer::told(text.into(), Reason::Length, ends, Vocabulary::Mock(Arc::default()))
+    }
+
     fn stops(texts: &[&str], min_tokens: u32, kept: bool) -> (u32, Vec<String>, Reason) {
         let texts: Vec<String> = texts.iter().map(|text| (*text).to_owned()).collect();
-        let stops = Stops { texts: &texts, min_tokens, kept };
-        let (mut answer, tokens) = Answer::new("one two three four five".into(), Reason::Length, stops);
-        let pieces = (0..tokens).map(|_| answer.next(1, |_| {}).to_owned()).collect();
+        let ends = Ends { texts, least: min_tokens, kept };
+        let (mut answer, tokens) = told("one two three four five", &ends);
+        let pieces = (0..tokens).map(|_| answer.next(1, None).to_owned()).collect();
         (tokens, pieces, answer.reason)
     }
 
@@ -133,9 +175,9 @@ mod tests {
 
     #[test]
     fn a_token_comes_twice() {
-        let (mut answer, _) = Answer::new("one two three".into(), Reason::Length, Stops::default());
+        let (mut answer, _) = told("one two three", &Ends::default());
         answer.repeat(2);
-        let pieces: Vec<String> = (0..5).map(|_| answer.next(1, |_| {}).to_owned()).collect();
+        let pieces: Vec<String> = (0..5).map(|_| answer.next(1, None).to_owned()).collect();
         assert_eq!(pieces, ["one", " two", " two", " three", ""]);
     }
 }

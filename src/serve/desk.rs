@@ -14,7 +14,7 @@ use std::thread::Thread;
 use rustc_hash::FxHashMap;
 use tokio::sync::{Notify, oneshot};
 
-use crate::backend::{Finish, RequestId};
+use crate::backend::{Drawing, Finish, RequestId};
 use crate::plan::Recipe;
 use crate::units::Ns;
 
@@ -25,6 +25,8 @@ pub(super) enum Heard {
     Accepted(Ns),
     /// It left the queue.
     Scheduled(Ns),
+    /// The ids of the tokens that come next, where answers are computed.
+    Ids(Box<[u32]>),
     /// `count` tokens, the first at `at`, each further one `gap` later.
     Tokens { at: Ns, gap: Ns, count: u32 },
     /// Its usage says another number of output tokens than came.
@@ -42,6 +44,8 @@ pub(super) enum Command {
         /// Whose mailbox hears of it.
         desk: usize,
         recipe: Box<Recipe>,
+        /// How its answer is chosen, where answers are computed.
+        drawing: Option<Box<Drawing>>,
         /// When it arrived, in the engine's time.
         at: Ns,
         /// Whether the answer ends by itself, rather than by its length.
@@ -131,13 +135,14 @@ impl Desk {
     pub(super) fn submit(
         self: &Rc<Self>,
         id: RequestId,
-        recipe: Recipe,
+        (recipe, drawing): (Recipe, Option<Box<Drawing>>),
         (at, stops): (Ns, bool),
         place: Place,
     ) -> Ticket {
         let inbox = Rc::new(RefCell::new(Inbox::default()));
         self.inboxes.borrow_mut().insert(id, Rc::clone(&inbox));
-        self.line.send(Command::Submit { id, desk: self.number, recipe: Box::new(recipe), at, stops });
+        let recipe = Box::new(recipe);
+        self.line.send(Command::Submit { id, desk: self.number, recipe, drawing, at, stops });
         Ticket { id, desk: Rc::clone(self), inbox, ended: false, _place: place }
     }
 }

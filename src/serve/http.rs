@@ -2,7 +2,6 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -13,20 +12,18 @@ use hyper::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use super::House;
-use super::answer::{Answer, Reason, Stops};
+use super::answer::{Answer, Reason};
+use super::asking::Ready;
 use super::desk::{Command, Desk, Heard, Place, Ticket};
 use super::error::ApiError;
-use super::protocol::{self, Asked, Detokenize, Dialect, Prompt, Tokenize};
+use super::protocol::{self, Asked, Detokenize, Dialect, Tokenize};
 use super::reply::{Cut, Events, Reply, Shape, put_escaped, put_list, put_usage};
 use super::truth::Truth;
 use super::wire::CutBy;
+use super::{House, Mind};
 use crate::backend::Finish;
 use crate::backend::config::{CloseBy, FaultAction};
-use crate::plan::{PromptRecipe, Recipe};
 use crate::record::Outcome;
-use crate::sample::{key, name_key};
-use crate::tokenizer::{self, Tokenizer as _};
 
 /// The longest a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_mins(1);
@@ -34,8 +31,6 @@ const BODY_TIMEOUT: Duration = Duration::from_mins(1);
 const TIMES: HeaderName = HeaderName::from_static("x-sagebench-times");
 /// In how many seconds who was turned away may try again.
 const RETRY: u64 = 1;
-/// How long an answer of a chat is that asks for no length, at most.
-const CHAT_TOKENS: u64 = 256;
 
 /// What ends a request without the answer that was asked for.
 enum Failed {
@@ -164,12 +159,13 @@ impl Door {
     async fn tokenize(&self, request: Request<Incoming>) -> Answered {
         let body = self.body(request).await?;
         let asked: Tokenize = protocol::parse(&body)?;
-        let text = asked.text(&self.house.model)?;
-        let (ids, pieces) = self.house.vocabulary.encode(&text);
-        let pieces = asked.return_token_strs.unwrap_or(false).then_some(pieces);
+        let wants_pieces = asked.return_token_strs.unwrap_or(false);
+        let prompt = asked.prompt(&self.house.model)?;
+        let ids = self.house.ids(&prompt, true).await?;
+        let pieces = wants_pieces.then(|| self.house.vocabulary.pieces(&ids).unwrap_or_default());
         let longest = self.house.max_model_len;
         Ok(whole(&json!({
-            "count": ids.len(), "max_model_len": longest, "tokens": ids, "token_strs": pieces,
+            "count": ids.len(), "max_model_len": longest, "tokens": &*ids, "token_strs": pieces,
         })))
     }
 
@@ -177,7 +173,12 @@ impl Door {
         let body = self.body(request).await?;
         let asked: Detokenize = protocol::parse(&body)?;
         let text = self.house.vocabulary.decode(asked.tokens(&self.house.model)?).map_err(|id| {
-            let why = "the mock's ids are hashes, and it knows those again that this server has told";
+            let why = match self.house.mind {
+                Mind::Simulated { .. } => {
+                    "the mock's ids are hashes, and it knows those again that this server has told"
+                }
+                Mind::Computed { .. } => "the model has no such token",
+            };
             ApiError::bad("tokens", format!("token {id} is unknown: {why}"))
         })?;
         Ok(whole(&json!({ "prompt": text })))
@@ -186,13 +187,15 @@ impl Door {
     async fn generate(&self, request: Request<Incoming>, dialect: Dialect) -> Answered {
         let body = self.body(request).await?;
         let at = self.house.clock.now();
-        let asked = protocol::read(&body, dialect, &self.house.model)?;
+        let computes = matches!(self.house.mind, Mind::Computed { .. });
+        let asked = protocol::read(&body, dialect, &self.house.model, computes)?;
         let place = self.place()?;
-        let (recipe, answer, ids) = self.recipe(&asked)?;
-        let action = self.house.faults.action(recipe.index, 0, recipe.prompt.tokens()).cloned();
+        let ids = self.house.ids(&asked.prompt, asked.token_ids).await?;
+        let Ready { recipe, drawing, answer, ids } = self.house.ready(&asked, ids)?;
+        let action = self.house.fault(&recipe);
         let prompt_tokens = recipe.prompt.tokens();
         let stops = answer.reason == Reason::Stop;
-        let ticket = self.desk.submit(recipe.index, recipe, (at, stops), place);
+        let ticket = self.desk.submit(recipe.index, (recipe, drawing), (at, stops), place);
         let job = Job { door: self, asked, answer, ids, prompt_tokens, action, ticket };
         if job.asked.stream { job.stream().await } else { job.whole().await }
     }
@@ -206,59 +209,6 @@ impl Door {
                 format!("{most} requests are being answered, which is the most that this server takes"),
             )
         })
-    }
-
-    /// What the engine plays, what the answer says, and the prompt's token ids.
-    fn recipe(&self, asked: &Asked) -> Result<(Recipe, Answer, Arc<[u32]>), ApiError> {
-        let house = &self.house;
-        let (text, ids): (Arc<str>, Arc<[u32]>) = match &asked.prompt {
-            Prompt::Text(text) if asked.token_ids => {
-                (text.as_str().into(), house.vocabulary.encode(text).0.into())
-            }
-            Prompt::Text(text) => (text.as_str().into(), tokenizer::Mock.encode(text).into()),
-            Prompt::Ids(ids) => ("".into(), Arc::clone(ids)),
-        };
-        let (prompt, longest) = (ids.len() as u64, u64::from(house.max_model_len));
-        let room = longest.saturating_sub(prompt);
-        let wanted = asked.max_tokens.unwrap_or_else(|| room.clamp(1, CHAT_TOKENS)).max(asked.min_tokens);
-        if wanted > room {
-            let message = format!(
-                "This model's maximum context length is {longest} tokens. However, you requested {} tokens ({prompt} in the prompt, {wanted} for the output). Please shorten one of them.",
-                prompt + wanted
-            );
-            return Err(ApiError::bad("max_tokens", message));
-        }
-        // The engine only compares ids, so a salt keeps prefixes apart by changing all of them.
-        let salted = asked.salt.as_deref().map(|salt| {
-            let mask = name_key(salt) as u32;
-            ids.iter().map(|id| id ^ mask).collect::<Arc<[u32]>>()
-        });
-        let compared = salted.unwrap_or_else(|| Arc::clone(&ids));
-        let index = house.next.fetch_add(1, Ordering::Relaxed);
-        let recipe = Recipe {
-            forced: asked.ignore_eos || asked.min_tokens == wanted,
-            ..Recipe::new(
-                index,
-                PromptRecipe::Text { tokens: ids.len() as u32, text, ids: compared },
-                wanted as u32,
-                key(&[house.seed, index]),
-            )
-        };
-        let mut recipe = house.answers.own(&recipe);
-        let told = house.answers.whole(&recipe);
-        let reason =
-            if told.finish_reason.as_deref() == Some("stop") { Reason::Stop } else { Reason::Length };
-        let stops = Stops { texts: &asked.stop, min_tokens: asked.min_tokens as u32, kept: asked.keep_stop };
-        let (mut answer, tokens) = Answer::new(told.text, reason, stops);
-        recipe.output_tokens = tokens;
-        // The engine plays the length that was worked out here.
-        recipe.forced = true;
-        if let Some(FaultAction::DuplicateToken(fault)) =
-            house.faults.action(index, 0, recipe.prompt.tokens())
-        {
-            answer.repeat(fault.token);
-        }
-        Ok((recipe, answer, ids))
     }
 }
 
@@ -337,8 +287,7 @@ impl Job<'_> {
             times: self.door.house.limits.times,
         };
         let cut = (Rc::clone(&self.door.cut), self.close());
-        let vocabulary = self.door.house.vocabulary.clone();
-        let events = Events::new(self.ticket, self.answer, shape, vocabulary, cut);
+        let events = Events::new(self.ticket, self.answer, shape, cut);
         let mut response = Response::new(Reply::Events(Box::new(events)));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
@@ -354,10 +303,12 @@ impl Job<'_> {
             truth.hear(&heard);
             match heard {
                 Heard::Usage(tokens) => usage = Some(tokens),
+                Heard::Ids(ids) => self.answer.hear(&ids),
                 Heard::Finished { at, end } => break (at, end),
                 _ => {}
             }
         };
+        self.answer.end(&end);
         let tokens = truth.tokens();
         if !matches!(end.outcome, Outcome::Success | Outcome::Truncated | Outcome::Malformed) {
             return Err(self.failed(&end));
@@ -392,10 +343,7 @@ impl Job<'_> {
             b",\"choices\":[{\"index\":0,\"text\":\"".as_slice()
         });
         let mut ids = Vec::new();
-        let vocabulary = self.asked.token_ids.then(|| self.door.house.vocabulary.clone());
-        let text = self.answer.next(tokens, |piece| {
-            ids.extend(vocabulary.as_ref().map(|vocabulary| vocabulary.learn(piece)));
-        });
+        let text = self.answer.next(tokens, self.asked.token_ids.then_some(&mut ids));
         put_escaped(&mut body, text);
         body.put_slice(if is_chat { b"\"}".as_slice() } else { b"\"".as_slice() });
         body.put_slice(b",\"logprobs\":null,\"finish_reason\":");

@@ -1,4 +1,5 @@
-//! The metrics page: vLLM's names, in Prometheus' text format. Times are the engine's own, modelled ones.
+//! The metrics page: vLLM's names, in Prometheus' text format. Times are the engine's own: modelled or measured
+//! ones.
 
 use std::fmt::Write as _;
 
@@ -193,11 +194,12 @@ impl Metrics {
         self.last = self.last.max(open.last);
     }
 
-    pub(super) fn finished(&mut self, id: RequestId, at: Ns, outcome: Outcome) {
+    /// A request ended. `stopped` says that its answer ended by itself, where that was not known from the start.
+    pub(super) fn finished(&mut self, id: RequestId, at: Ns, outcome: Outcome, stopped: bool) {
         self.last = self.last.max(at);
         let Some(open) = self.open.remove(&id) else { return };
         let how = match outcome {
-            Outcome::Success if open.stops => 0,
+            Outcome::Success if open.stops || stopped => 0,
             Outcome::Success => 1,
             Outcome::Cancelled => 2,
             _ => 3,

@@ -1,11 +1,12 @@
 //! The engine's thread: it plays the engine on the machine's clock and tells each thread of clients what happened.
 //!
 //! The thread sleeps until the engine's next event, an absolute deadline of the kernel's high-resolution timer, or until a
-//! client wants something. What the engine says of time is never adjusted to when it was heard of, so delays do not add up.
+//! client wants something. An engine that computes, and so does not know ahead when something happens, is waited for. What the engine says of time is never adjusted to when it was heard of, so delays do not add up.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 
@@ -19,6 +20,9 @@ use crate::units::Ns;
 
 /// How often the engine may say that something is due, and then do nothing.
 const IDLE_STEPS: u32 = 1000;
+
+/// How long an engine that computes is waited for before what clients want is looked at.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// What the engine's thread works with.
 pub(super) struct Pacer {
@@ -69,6 +73,10 @@ impl Sink for Hearing {
         self.tell(id, Heard::Tokens { at, gap, count });
     }
 
+    fn ids(&mut self, id: RequestId, ids: &[u32]) {
+        self.tell(id, Heard::Ids(ids.into()));
+    }
+
     fn scheduled(&mut self, id: RequestId, at: Ns) {
         self.metrics.scheduled(id, at);
         self.tell(id, Heard::Scheduled(at));
@@ -79,7 +87,8 @@ impl Sink for Hearing {
     }
 
     fn finished(&mut self, id: RequestId, at: Ns, end: Finish) {
-        self.metrics.finished(id, at, end.outcome);
+        let reason = end.response.as_ref().and_then(|response| response.finish_reason.as_deref());
+        self.metrics.finished(id, at, end.outcome, reason == Some("stop"));
         self.tell(id, Heard::Finished { at, end: Box::new(end) });
         self.desks.remove(&id);
     }
@@ -101,6 +110,9 @@ impl Pacer {
             }
             self.play(self.clock.now());
             self.hearing.deliver();
+            if self.broken.is_none() && self.engine.wait(LOOK) {
+                continue;
+            }
             match self.engine.next_event().filter(|_| self.broken.is_none()) {
                 None => thread::park(),
                 Some(at) => {
@@ -146,13 +158,18 @@ impl Pacer {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Submit { id, desk, recipe, at, stops } => self.submit(id, desk, &recipe, at, stops),
+            Command::Submit { id, desk, recipe, drawing, at, stops } => {
+                if let Some(drawing) = drawing {
+                    self.engine.draw(id, *drawing);
+                }
+                self.submit(id, desk, &recipe, at, stops);
+            }
             Command::Cancel(id) => {
                 let now = self.clock.now();
                 self.play(now);
                 if self.hearing.desks.remove(&id).is_some() {
                     self.engine.cancel(id, now);
-                    self.hearing.metrics.finished(id, now, Outcome::Cancelled);
+                    self.hearing.metrics.finished(id, now, Outcome::Cancelled, false);
                 }
             }
             // Whoever asked may have gone away meanwhile.

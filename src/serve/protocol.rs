@@ -1,14 +1,16 @@
 //! What clients ask for: the bodies of `OpenAI`'s API, and vLLM's additions to it.
 //!
-//! Sampling parameters are taken and have no meaning for a simulated model. What would change the answer's shape and is not
-//! served is refused, by name.
+//! Sampling parameters have no meaning for a simulated model. What would change the answer's shape and is not served is
+//! refused, by name; and so is, where a model is computed, what would change what it says.
 
 use std::sync::Arc;
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use super::asking::ends;
 use super::error::ApiError;
+use crate::backend::Ends;
 
 /// Which of the two dialects is spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +27,7 @@ pub(super) enum Dialect {
 struct Body {
     model: Option<String>,
     prompt: Option<Value>,
-    messages: Option<Vec<Message>>,
+    messages: Option<Vec<Value>>,
     max_tokens: Option<u64>,
     max_completion_tokens: Option<u64>,
     min_tokens: Option<u64>,
@@ -46,6 +48,21 @@ struct Body {
     tools: Option<Vec<Value>>,
     response_format: Option<Value>,
     use_beam_search: Option<bool>,
+    temperature: Option<f64>,
+    top_p: Option<f64>,
+    seed: Option<i64>,
+    top_k: Option<i64>,
+    min_p: Option<f64>,
+    presence_penalty: Option<f64>,
+    frequency_penalty: Option<f64>,
+    repetition_penalty: Option<f64>,
+    logit_bias: Option<Map<String, Value>>,
+    bad_words: Option<Vec<String>>,
+    skip_special_tokens: Option<bool>,
+    chat_template: Option<String>,
+    chat_template_kwargs: Option<Map<String, Value>>,
+    continue_final_message: Option<bool>,
+    add_generation_prompt: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -55,23 +72,21 @@ struct StreamOptions {
     continuous_usage_stats: Option<bool>,
 }
 
-#[derive(Debug, Deserialize)]
-struct Message {
-    role: String,
-    #[serde(default)]
-    content: Value,
-}
-
 /// A prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Prompt {
     Text(String),
     Ids(Arc<[u32]>),
+    /// A conversation; its template may take further variables.
+    Chat {
+        messages: Vec<Value>,
+        variables: Option<Map<String, Value>>,
+    },
 }
 
 /// What a client asked for.
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the request, as the API has them")]
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Asked {
     pub(super) dialect: Dialect,
     pub(super) prompt: Prompt,
@@ -83,19 +98,24 @@ pub(super) struct Asked {
     pub(super) usage: bool,
     /// The usage so far in every event.
     pub(super) running_usage: bool,
-    pub(super) stop: Vec<String>,
-    /// Whether the text that ends the answer is part of it.
-    pub(super) keep_stop: bool,
+    /// Texts that end the answer.
+    pub(super) ends: Ends,
+    pub(super) temperature: Option<f64>,
+    pub(super) top_p: Option<f64>,
+    pub(super) seed: Option<i64>,
     pub(super) token_ids: bool,
     /// Requests find the prefixes of those with the same salt only.
     pub(super) salt: Option<String>,
 }
 
-/// Reads a body. `model` is the only one there is.
-pub(super) fn read(bytes: &[u8], dialect: Dialect, model: &str) -> Result<Asked, ApiError> {
+/// Reads a body. `model` is the only one there is; `computes` says that it is a real one.
+pub(super) fn read(bytes: &[u8], dialect: Dialect, model: &str, computes: bool) -> Result<Asked, ApiError> {
     let body: Body = parse(bytes)?;
     check_model(body.model.as_deref(), model)?;
     refuse(&body)?;
+    if computes {
+        refuse_computed(&body)?;
+    }
     let options = body.stream_options.as_ref();
     let stream = body.stream.unwrap_or(false);
     if options.is_some() && !stream {
@@ -103,7 +123,9 @@ pub(super) fn read(bytes: &[u8], dialect: Dialect, model: &str) -> Result<Asked,
     }
     let prompt = match dialect {
         Dialect::Completions => prompt(body.prompt.as_ref())?,
-        Dialect::Chat => Prompt::Text(conversation(body.messages.as_deref())?),
+        Dialect::Chat => {
+            Prompt::Chat { messages: messages(body.messages)?, variables: body.chat_template_kwargs }
+        }
     };
     let max_tokens = match dialect {
         Dialect::Completions => Some(body.max_tokens.unwrap_or(16)),
@@ -129,8 +151,10 @@ pub(super) fn read(bytes: &[u8], dialect: Dialect, model: &str) -> Result<Asked,
         stream,
         usage: asks(|options| options.include_usage),
         running_usage,
-        stop: stops(body.stop.as_ref())?,
-        keep_stop: body.include_stop_str_in_output.unwrap_or(false),
+        ends: ends(stops(body.stop.as_ref())?, body.include_stop_str_in_output.unwrap_or(false), min_tokens),
+        temperature: body.temperature,
+        top_p: body.top_p,
+        seed: body.seed,
         token_ids: body.return_token_ids.unwrap_or(false),
         salt: body.cache_salt,
     })
@@ -188,6 +212,36 @@ fn refuse(body: &Body) -> Result<(), ApiError> {
     }
 }
 
+/// Refuses what a model that is computed here is not asked in: what would change what it says.
+fn refuse_computed(body: &Body) -> Result<(), ApiError> {
+    if let Some(temperature) = body.temperature.filter(|value| !(0.0..=100.0).contains(value)) {
+        let message = format!("`temperature` must be from 0 to 100, it is {temperature}");
+        return Err(ApiError::bad("temperature", message));
+    }
+    if let Some(top_p) = body.top_p.filter(|value| !(*value > 0.0 && *value <= 1.0)) {
+        return Err(ApiError::bad("top_p", format!("`top_p` must be above 0 and at most 1, it is {top_p}")));
+    }
+    let differs =
+        |value: Option<f64>, neutral: f64| value.is_some_and(|value| (value - neutral).abs() > f64::EPSILON);
+    let refused: [(&'static str, bool); 11] = [
+        ("top_k", body.top_k.is_some_and(|k| k > 0)),
+        ("min_p", differs(body.min_p, 0.0)),
+        ("presence_penalty", differs(body.presence_penalty, 0.0)),
+        ("frequency_penalty", differs(body.frequency_penalty, 0.0)),
+        ("repetition_penalty", differs(body.repetition_penalty, 1.0)),
+        ("logit_bias", body.logit_bias.as_ref().is_some_and(|bias| !bias.is_empty())),
+        ("bad_words", body.bad_words.as_ref().is_some_and(|words| !words.is_empty())),
+        ("skip_special_tokens", body.skip_special_tokens == Some(false)),
+        ("chat_template", body.chat_template.is_some()),
+        ("continue_final_message", body.continue_final_message == Some(true)),
+        ("add_generation_prompt", body.add_generation_prompt == Some(false)),
+    ];
+    match refused.into_iter().find(|(_, is_asked)| *is_asked) {
+        None => Ok(()),
+        Some((name, _)) => Err(ApiError::bad(name, format!("`{name}` is not served here"))),
+    }
+}
+
 fn several(prompt: &Value) -> bool {
     prompt.as_array().is_some_and(|list| list.len() > 1 && !list[0].is_number())
 }
@@ -210,19 +264,33 @@ fn prompt(prompt: Option<&Value>) -> Result<Prompt, ApiError> {
     }
 }
 
-/// The text of a conversation: each message's role and content on lines of their own, and at the end the line of whoever
-/// answers.
-fn conversation(messages: Option<&[Message]>) -> Result<String, ApiError> {
+/// Messages, each with its role.
+fn messages(messages: Option<Vec<Value>>) -> Result<Vec<Value>, ApiError> {
     let messages = messages
         .filter(|messages| !messages.is_empty())
         .ok_or_else(|| ApiError::bad("messages", "`messages` is missing or empty"))?;
+    for message in &messages {
+        let wrong = if !message["role"].is_string() {
+            "a message needs a `role`, a text"
+        } else if !matches!(message["content"], Value::String(_) | Value::Null | Value::Array(_)) {
+            "a message's `content` must be a text or a list of parts"
+        } else {
+            continue;
+        };
+        return Err(ApiError::bad("messages", wrong));
+    }
+    Ok(messages)
+}
+
+/// The text of a conversation with a mock: each message's role and content on lines of their own, and at the end the line of
+/// whoever answers.
+pub(super) fn conversation(messages: &[Value]) -> Result<String, ApiError> {
     let mut text = String::new();
     for message in messages {
-        text.push_str(&message.role);
+        text.push_str(message["role"].as_str().unwrap_or_default());
         text.push('\n');
-        match &message.content {
+        match &message["content"] {
             Value::String(content) => text.push_str(content),
-            Value::Null => {}
             Value::Array(parts) => {
                 for part in parts {
                     let content = part["text"].as_str().ok_or_else(|| {
@@ -231,12 +299,7 @@ fn conversation(messages: Option<&[Message]>) -> Result<String, ApiError> {
                     text.push_str(content);
                 }
             }
-            _ => {
-                return Err(ApiError::bad(
-                    "messages",
-                    "a message's `content` must be a text or a list of parts",
-                ));
-            }
+            _ => {}
         }
         text.push('\n');
     }
@@ -261,18 +324,20 @@ fn stops(stop: Option<&Value>) -> Result<Vec<String>, ApiError> {
 pub(super) struct Tokenize {
     model: Option<String>,
     prompt: Option<String>,
-    messages: Option<Vec<Message>>,
+    messages: Option<Vec<Value>>,
     #[serde(default)]
     pub(super) return_token_strs: Option<bool>,
 }
 
 impl Tokenize {
-    /// The text to be cut.
-    pub(super) fn text(&self, model: &str) -> Result<String, ApiError> {
+    /// What is to be cut.
+    pub(super) fn prompt(self, model: &str) -> Result<Prompt, ApiError> {
         check_model(self.model.as_deref(), model)?;
-        match (&self.prompt, &self.messages) {
-            (Some(prompt), None) => Ok(prompt.clone()),
-            (None, Some(messages)) => conversation(Some(messages)),
+        match (self.prompt, self.messages) {
+            (Some(prompt), None) => Ok(Prompt::Text(prompt)),
+            (None, Some(messages)) => {
+                Ok(Prompt::Chat { messages: self::messages(Some(messages))?, variables: None })
+            }
             _ => Err(ApiError::bad("prompt", "exactly one of `prompt` and `messages` is needed")),
         }
     }

@@ -10,7 +10,6 @@ use super::answer::Answer;
 use super::desk::{Heard, Ticket};
 use super::protocol::Dialect;
 use super::truth::Truth;
-use super::vocabulary::Vocabulary;
 use super::wire::CutBy;
 use crate::backend::Finish;
 use crate::backend::config::CloseBy;
@@ -92,7 +91,6 @@ pub(super) struct Events {
     pub(super) ticket: Ticket,
     pub(super) answer: Answer,
     pub(super) shape: Shape,
-    pub(super) vocabulary: Vocabulary,
     pub(super) cut: CutBy,
     /// How the connection is closed where a fault cuts it.
     pub(super) close: CloseBy,
@@ -108,18 +106,11 @@ pub(super) struct Events {
 }
 
 impl Events {
-    pub(super) fn new(
-        ticket: Ticket,
-        answer: Answer,
-        shape: Shape,
-        vocabulary: Vocabulary,
-        (cut, close): (CutBy, CloseBy),
-    ) -> Self {
+    pub(super) fn new(ticket: Ticket, answer: Answer, shape: Shape, (cut, close): (CutBy, CloseBy)) -> Self {
         Self {
             ticket,
             answer,
             shape,
-            vocabulary,
             cut,
             close,
             truth: Truth::default(),
@@ -169,6 +160,7 @@ impl Events {
         match heard {
             Heard::Accepted(_) | Heard::Scheduled(_) => {}
             Heard::Usage(tokens) => self.usage = Some(tokens),
+            Heard::Ids(ids) => self.answer.hear(&ids),
             Heard::Tokens { gap, count, .. } => {
                 // Tokens of one instant are one event, as those of a step are; others have events of their own.
                 let (events, each) = if gap == 0 { (1, count) } else { (count, 1) };
@@ -188,17 +180,17 @@ impl Events {
         }
         // A failure waits: what it writes stands behind the tokens.
         let end = self.ticket.take_end_if(|end| end.outcome == Outcome::Success);
-        let is_success = end.is_some();
-        if is_success {
-            self.end = end;
-            self.state = State::Last;
-        }
-        is_success
+        let Some((at, end)) = end else { return false };
+        self.answer.end(&end);
+        self.end = Some((at, end));
+        self.state = State::Last;
+        true
     }
 
     fn finish(&mut self, at: Ns, end: Box<Finish>) {
         let outcome = end.outcome;
         let message = end.message.clone();
+        self.answer.end(&end);
         self.end = Some((at, end));
         self.state = match outcome {
             Outcome::Success => {
@@ -253,12 +245,7 @@ impl Events {
             b",\"choices\":[{\"index\":0,\"text\":\"".as_slice()
         });
         let mut ids = Vec::new();
-        let (wanted, vocabulary) = (self.shape.ids.is_some(), &self.vocabulary);
-        let text = self.answer.next(count, |piece| {
-            if wanted {
-                ids.push(vocabulary.learn(piece));
-            }
-        });
+        let text = self.answer.next(count, self.shape.ids.is_some().then_some(&mut ids));
         put_escaped(&mut self.buffer, text);
         self.buffer.put_slice(if is_chat { b"\"}".as_slice() } else { b"\"".as_slice() });
         self.buffer.put_slice(b",\"logprobs\":null,\"finish_reason\":");

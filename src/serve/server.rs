@@ -21,7 +21,7 @@ use super::metrics::Metrics;
 use super::pacer::{Hearing, Pacer};
 use super::vocabulary::Vocabulary;
 use super::wire::{Accepted, Address, CutBy, Wire};
-use super::{House, Limits, Offer};
+use super::{House, Limits, Mind, Offer};
 use crate::backend::Stepped;
 
 /// How long a client may take to send its headers, and how long a connection may be idle.
@@ -79,22 +79,28 @@ impl Server {
     /// When the address can not be listened at, or the machine has no more threads.
     pub fn start(
         address: &Address,
-        engine: Box<dyn Stepped>,
+        mut engine: Box<dyn Stepped>,
         offer: Offer,
         limits: Limits,
     ) -> Result<Self, ServeError> {
         let wrong = |source| ServeError::Listen { address: address.clone(), source };
         let (listener, bound) = listen(address).map_err(wrong)?;
         let clock = Clock::start(limits.speed);
+        if matches!(offer.mind, Mind::Computed { .. }) {
+            engine.keep_responses();
+        }
+        let vocabulary = match &offer.mind {
+            Mind::Simulated { .. } => Vocabulary::Mock(Arc::default()),
+            Mind::Computed { tokenizer, .. } => Vocabulary::Model(Arc::clone(tokenizer)),
+        };
         let house = House {
             model: offer.model.into(),
             max_model_len: offer.max_model_len,
-            answers: offer.answers,
-            faults: offer.faults,
+            mind: offer.mind,
             seed: offer.seed,
             limits,
             clock,
-            vocabulary: Vocabulary::default(),
+            vocabulary,
             next: 0.into(),
             taken: Arc::default(),
             boot: std::time::SystemTime::now()

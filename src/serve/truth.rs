@@ -33,7 +33,7 @@ impl Truth {
                 self.last = Some(at.saturating_add(gap.saturating_mul(Ns::from(rest))));
                 self.tokens += count;
             }
-            Heard::Usage(_) | Heard::Finished { .. } => {}
+            Heard::Ids(_) | Heard::Usage(_) | Heard::Finished { .. } => {}
         }
     }
 

@@ -355,6 +355,41 @@ fn what_keeps_a_model_from_being_opened_is_told_before_the_run() {
 }
 
 #[test]
+fn given_conversations_go_through_the_models_template() {
+    let dir = tempfile::tempdir().unwrap();
+    let scenario = dir.path().join("chat.yaml");
+    let text = "version: 1\nbackends: { cpu: { kind: candle, model: gpt2, kv: { tokens: 4096 } } }\nworkloads:\n  chat:\n    \
+                prompt: { kind: file, path: rows.json, format: sharegpt, sessions: {} }\n    load: { kind: closed, concurrency: 1, sessions: 1 }\n";
+    std::fs::write(&scenario, text).unwrap();
+    let said = [("human", "kibo bani"), ("gpt", "la"), ("human", "ba la"), ("gpt", "bani kibo ba")];
+    let said = said.map(|(from, value)| serde_json::json!({ "from": from, "value": value }));
+    let row = serde_json::json!([{ "conversations": said }]).to_string();
+    std::fs::write(dir.path().join("rows.json"), row).unwrap();
+    let model = tiny(Like::Qwen25Of05b, dir.path());
+    let error = prepared_for(&scenario, &model, Changes::default()).unwrap_err();
+    insta::assert_snapshot!(error, @"backend `cpu` computes prompts of text: its model has no chat template to play conversations with; name one that was trained for chat");
+
+    let source =
+        "{% for m in messages %}{{ eos_token }}{{ m.role }}: {{ m.content }}{% endfor %}{{ eos_token }}";
+    let config = serde_json::json!({ "eos_token": "<|endoftext|>", "chat_template": source });
+    std::fs::write(model.join("tokenizer_config.json"), config.to_string()).unwrap();
+    let prepared = prepared_for(&scenario, &model, Changes::default()).unwrap();
+    let plan = &prepared.plan.workloads[0];
+    let mut engine = open(&prepared, |_| {}).engine(vec![Sampling::default()]).unwrap();
+    let mut records = Exact::default();
+    let (stop, resume) = (Stop::default(), Resume::default());
+    let pace = sagebench::run::Pace::Real;
+    play(plan, plan.stream(0), &mut engine, pace, &stop, &mut records, &resume).unwrap();
+    let tokenizer = &prepared.backends[0].source.as_ref().unwrap().tokenizer;
+    let first = tokenizer.encode("<|endoftext|>user: kibo bani<|endoftext|>").len() as u32;
+    let [one, two] = &records.0[..] else { panic!("two turns") };
+    assert_eq!((one.outcome, one.prompt_tokens), (Outcome::Success, first), "{:?}", one.message);
+    // The answer that came stands in the second one, whatever it is, between what the template puts around it.
+    assert_eq!(two.outcome, Outcome::Success, "{:?}", two.message);
+    assert!(two.prompt_tokens > first + tokenizer.count("<|endoftext|>user: ba la<|endoftext|>"));
+}
+
+#[test]
 fn generated_conversations_are_played_and_their_history_is_found_in_the_cache() {
     let dir = tempfile::tempdir().unwrap();
     let scenario = dir.path().join("chat.yaml");

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::path::Path;
 
 use sagebench::backend::config::{Backend, MockBackend};
-use sagebench::backend::mock::{self, Answers, FaultPlan};
+use sagebench::backend::mock;
 use sagebench::serve::{Address, Limits, Offer, Server};
 use serde_json::{Value, json};
 
@@ -22,13 +22,7 @@ pub fn mock(settings: Value) -> MockBackend {
 /// A server of this mock at a free port.
 pub fn start_with(config: &MockBackend, limits: Limits, address: &Address) -> Server {
     let engine = mock::open(config, "", 7, Path::new("")).unwrap();
-    let offer = Offer {
-        model: config.model.clone(),
-        max_model_len: 4096,
-        answers: Answers::new(&config.responses, "", 7),
-        faults: FaultPlan::new(&config.faults, "", 7),
-        seed: 7,
-    };
+    let offer = Offer::mock(config, "", 7, 4096);
     Server::start(address, engine, offer, limits).unwrap()
 }
 

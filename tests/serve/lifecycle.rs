@@ -81,14 +81,9 @@ fn a_server_that_is_dropped_drops_its_clients() {
 #[test]
 fn an_address_is_taken_once() {
     let server = start(json!({}));
-    let engine = sagebench::backend::mock::open(&mock(json!({})), "", 1, std::path::Path::new("")).unwrap();
-    let offer = sagebench::serve::Offer {
-        model: "m".into(),
-        max_model_len: 1,
-        answers: sagebench::backend::mock::Answers::new(&[], "", 1),
-        faults: sagebench::backend::mock::FaultPlan::new(&[], "", 1),
-        seed: 1,
-    };
+    let config = mock(json!({}));
+    let engine = sagebench::backend::mock::open(&config, "", 1, std::path::Path::new("")).unwrap();
+    let offer = sagebench::serve::Offer::mock(&config, "", 1, 1);
     let error = Server::start(server.address(), engine, offer, Limits::default()).unwrap_err();
     assert!(matches!(error, ServeError::Listen { .. }), "{error}");
 }

@@ -5,6 +5,8 @@
 
 mod client;
 mod clients;
+#[cfg(feature = "candle")]
+mod computed;
 mod endpoints;
 mod faults;
 mod lifecycle;

@@ -8,19 +8,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
+use serde_json::Value;
 
-use super::Row;
-use super::live::{Live, Session, Stop, Tokens};
+use super::live::{Live, Stop, Tokens};
 use super::lookup::{Reach, look_up};
 use super::memory::Memory;
+use super::prompt::Prompts;
 use super::sampler::Choice;
 use super::worker::{Ask, Done, Drafter, Forward, Job, Worker};
+use super::{ChatTemplate, Row};
 use crate::backend::config::Drafting;
-use crate::backend::{EngineStats, Finish, RequestId, Sink, Stepped};
+use crate::backend::{Drawing, Ends, EngineStats, Finish, RequestId, Sink, Standing, Stepped};
 use crate::engine::{Emission, KvCache, Limits, Request, Scheduled, Scheduler};
-use crate::plan::{Content, Message, PromptRecipe, Recipe, Sampling, chat_text, text};
+use crate::plan::{PromptRecipe, Recipe, Sampling};
 use crate::record::{Outcome, Response, Turn};
-use crate::tokenizer::{Hf, Tokenizer};
+use crate::tokenizer::Hf;
 use crate::units::Ns;
 
 /// What an engine is made of, beside what computes.
@@ -32,6 +34,8 @@ pub struct Parts {
     pub cache: KvCache,
     /// The model's tokenizer.
     pub tokenizer: Arc<Hf>,
+    /// Its chat template, for conversations of given texts.
+    pub template: Option<Arc<ChatTemplate>>,
     /// The longest context.
     pub context: u32,
     /// Tokens that end an answer whose length is not forced.
@@ -52,10 +56,13 @@ pub struct Engine {
     pub(super) scheduler: Scheduler<Tokens>,
     worker: Worker,
     live: FxHashMap<RequestId, Live>,
-    /// Prompts and answers of the sessions that go on, token by token: the next turn finds its blocks.
-    said: FxHashMap<Session, Vec<u32>>,
+    prompts: Prompts,
     /// Requests whose prompts are not looked at yet.
     inbox: VecDeque<(RequestId, Recipe)>,
+    /// How the answers to some of them are chosen.
+    drawings: FxHashMap<RequestId, Drawing>,
+    /// Requests that left the queue, and when, not yet told.
+    scheduled: Vec<(RequestId, Ns)>,
     /// The sequences of the step in flight.
     batch: Vec<Scheduled>,
     /// The step's memory, while none is in flight.
@@ -67,6 +74,8 @@ pub struct Engine {
     emissions: Vec<Emission>,
     keeps_responses: bool,
     now: Ns,
+    /// When the machine's clock said so.
+    heard: Instant,
     memory: Memory,
     kv_used: u64,
     /// What eviction had taken when measuring started.
@@ -82,6 +91,8 @@ struct Settings {
     bytes_per_token: u64,
     drafting: Option<Drafting>,
     sampling: Vec<Sampling>,
+    /// What ends the answers of each workload.
+    ends: Vec<Arc<Ends>>,
 }
 
 impl Engine {
@@ -95,10 +106,12 @@ impl Engine {
         let limits = Limits { drafts, ..parts.limits };
         Ok(Self {
             scheduler: Scheduler::new(limits, parts.cache.timed(nanoseconds)),
-            worker: Worker::start(forward, drafter)?,
+            worker: Worker::start(forward, drafter, parts.end_tokens.clone())?,
             live: FxHashMap::default(),
-            said: FxHashMap::default(),
+            prompts: Prompts::new(Arc::clone(&parts.tokenizer), parts.template),
             inbox: VecDeque::new(),
+            drawings: FxHashMap::default(),
+            scheduled: Vec::new(),
             batch: Vec::new(),
             spare: Some(Box::default()),
             done: None,
@@ -106,6 +119,7 @@ impl Engine {
             emissions: Vec::new(),
             keeps_responses: false,
             now: 0,
+            heard: Instant::now(),
             memory: Memory::start(),
             kv_used: 0,
             evict_before: 0,
@@ -115,6 +129,7 @@ impl Engine {
                 end_tokens: parts.end_tokens,
                 bytes_per_token: parts.bytes_per_token,
                 drafting: parts.speculative,
+                ends: parts.sampling.iter().map(|sampling| Arc::new(ends(sampling))).collect(),
                 sampling: parts.sampling,
             },
         })
@@ -125,36 +140,21 @@ impl Engine {
         self.scheduler.counters().max_batch
     }
 
-    /// The prompt's token ids. What is generated has exactly its tokens; a given text also has the special tokens that the
-    /// model expects around it. A later turn of a session begins with the very tokens of those before.
-    fn prompt(&self, recipe: &Recipe) -> Result<Vec<u32>, String> {
-        let tokenizer = &*self.parts.tokenizer;
-        if let PromptRecipe::Text { text, .. } = &recipe.prompt {
-            return Ok(tokenizer.encode_whole(text));
+    /// It is `now` by the clock of whoever drives the engine.
+    fn hear_time(&mut self, now: Ns) {
+        if now > self.now {
+            (self.now, self.heard) = (now, Instant::now());
         }
-        let ids = match (&recipe.prompt, session(recipe).and_then(|key| self.said.get(&key))) {
-            (PromptRecipe::Chat { messages, .. }, Some(said)) => {
-                let is_answer = |message: &Message| matches!(message.content, Content::Answer { .. });
-                let new = messages.iter().rposition(is_answer).map_or(0, |at| at + 1);
-                let text = chat_text(&messages[new..], &mut |tokens, seed| tokenizer.text_of(tokens, seed));
-                let mut ids = said.clone();
-                ids.extend(tokenizer.encode(&format!(" {text}")));
-                ids
-            }
-            _ => tokenizer.encode(&text(recipe, tokenizer)),
-        };
-        if ids.len() == recipe.prompt.tokens() as usize {
-            return Ok(ids);
-        }
-        Err(format!(
-            "the prompt was to have {} tokens and has {}: the tokenizer joins words in a way that was not foreseen",
-            recipe.prompt.tokens(),
-            ids.len()
-        ))
+    }
+
+    /// What that clock says by now.
+    fn time(&self) -> Ns {
+        self.now.saturating_add(self.heard.elapsed().as_nanos() as Ns)
     }
 
     fn accept(&mut self, id: RequestId, recipe: &Recipe) -> Result<(), (u32, String)> {
-        let ids = self.prompt(recipe).map_err(|message| (recipe.prompt.tokens(), message))?;
+        let drawing = self.drawings.remove(&id);
+        let ids = self.prompts.ids(recipe).map_err(|message| (recipe.prompt.tokens(), message))?;
         let (prompt, output) = (ids.len() as u32, recipe.output_tokens);
         let context = self.parts.context;
         if prompt.saturating_add(output) > context {
@@ -165,7 +165,8 @@ impl Engine {
                 ),
             ));
         }
-        let tokens = Tokens::new(ids, self.scheduler.cache().block_tokens());
+        let salt = drawing.as_ref().map_or(0, |drawing| drawing.salt);
+        let tokens = Tokens::new(ids, self.scheduler.cache().block_tokens(), salt);
         let request = Request {
             id,
             seed: recipe.seed,
@@ -174,21 +175,13 @@ impl Engine {
             content: tokens.clone(),
         };
         self.scheduler.submit(request).map_err(|rejection| (prompt, rejection.to_string()))?;
-        let lane = (recipe.lane as usize).min(self.parts.sampling.len() - 1);
-        let sampling = &self.parts.sampling[lane];
-        let choice = Choice {
-            temperature: sampling.temperature.unwrap_or(0.0) as f32,
-            top_p: sampling.top_p.unwrap_or(1.0) as f32,
-            seed: sampling.seed.map_or(recipe.seed, i64::cast_unsigned),
-        };
+        let tells_ids = drawing.is_some();
+        let (choice, ends) = self.parts.choice(recipe, drawing);
         let reach = Reach::new(self.parts.drafting.as_ref().map_or(0, Drafting::tokens));
-        let session = session(recipe);
-        if let Some(key) = &session {
-            self.said.remove(key);
-        }
-        let session = session.filter(|_| recipe.session.is_some_and(Turn::has_next));
+        let session = self.prompts.begin(recipe).filter(|_| recipe.session.is_some_and(Turn::has_next));
+        let forced = recipe.forced;
         let live =
-            Live { tokens, prompt, forced: recipe.forced, session, choice, reach, kept: 0, stop: None, lane };
+            Live { tokens, prompt, forced, session, choice, reach, kept: 0, stop: None, ends, tells_ids };
         self.live.insert(id, live);
         Ok(())
     }
@@ -234,7 +227,11 @@ impl Engine {
         self.draft();
         self.batch.clear();
         match self.scheduler.next_step() {
-            Ok(Some(step)) => self.batch.extend_from_slice(&step.sequences),
+            Ok(Some(step)) => {
+                let now = self.now.saturating_add(self.heard.elapsed().as_nanos() as Ns);
+                self.scheduled.extend(step.admitted.iter().map(|id| (*id, now)));
+                self.batch.extend_from_slice(&step.sequences);
+            }
             Ok(None) => {}
             Err(stuck) => self.end_all(&stuck.to_string()),
         }
@@ -299,6 +296,11 @@ impl Engine {
         let Some(live) = self.live.get_mut(&id) else { return };
         let stop = live.stop.take();
         let tokens = stop.map_or(emission.tokens, |stop| stop.tokens.min(emission.tokens));
+        if live.tells_ids {
+            let held = live.tokens.held();
+            let from = held.ids.len() - emission.tokens as usize;
+            sink.ids(id, &held.ids[from..from + tokens as usize]);
+        }
         sink.tokens(id, self.now, 0, tokens);
         if stop.is_none() && !emission.last {
             return;
@@ -312,10 +314,10 @@ impl Engine {
         let end = held.ids.len() - surplus;
         held.ids.truncate(end);
         if let Some(key) = live.session {
-            self.said.insert(key, held.ids.clone());
+            self.prompts.said(key, held.ids.clone());
         }
         if self.keeps_responses {
-            let text = self.parts.answer(&held.ids[live.prompt as usize..], live.lane);
+            let text = self.parts.answer(&held.ids[live.prompt as usize..], &live.ends);
             let reason = if stop.is_some() { "stop" } else { "length" };
             finish.response = Some(Box::new(Response { text, finish_reason: Some(reason.into()) }));
         }
@@ -338,46 +340,72 @@ impl Engine {
 }
 
 impl Settings {
+    /// How an answer is chosen and what ends it: as was said of it, else as its workload says. A forced length is not cut.
+    fn choice(&self, recipe: &Recipe, drawing: Option<Drawing>) -> (Choice, Arc<Ends>) {
+        if let Some(Drawing { temperature, top_p, seed, ends, .. }) = drawing {
+            let (temperature, top_p) = (temperature as f32, top_p as f32);
+            return (Choice { temperature, top_p, seed, least: ends.least }, Arc::new(ends));
+        }
+        let lane = (recipe.lane as usize).min(self.sampling.len() - 1);
+        let sampling = &self.sampling[lane];
+        // What a row of a file says of its own request holds before what the workload says.
+        let own = match &recipe.prompt {
+            PromptRecipe::Chat { body, .. } => body.as_deref(),
+            _ => None,
+        };
+        let own = |name: &str| own.and_then(|body| body.get(name));
+        let number = |name: &str| own(name).and_then(Value::as_f64);
+        let seed = own("seed").and_then(Value::as_i64).or(sampling.seed);
+        let choice = Choice {
+            temperature: number("temperature").or(sampling.temperature).unwrap_or(0.0) as f32,
+            top_p: number("top_p").or(sampling.top_p).unwrap_or(1.0) as f32,
+            seed: seed.map_or(recipe.seed, i64::cast_unsigned),
+            least: 0,
+        };
+        (choice, if recipe.forced { Arc::default() } else { Arc::clone(&self.ends[lane]) })
+    }
+
     /// Whether an answer ends with some of the tokens that it has just got.
     fn stop(&self, live: &Live, chosen: &[u32]) -> Option<Stop> {
-        if live.forced {
-            return None;
-        }
-        if let Some(at) = chosen.iter().position(|token| self.end_tokens.contains(token)) {
+        let ends_it = |token: &u32| !live.forced && self.end_tokens.contains(token);
+        if let Some(at) = chosen.iter().position(ends_it) {
             return Some(Stop { tokens: at as u32 + 1 });
         }
-        let stops = &self.sampling[live.lane].stop;
-        if stops.is_empty() {
+        let ends = &*live.ends;
+        if ends.texts.is_empty() {
             return None;
         }
         let held = live.tokens.held();
         let answer = &held.ids[live.prompt as usize..];
         let before = answer.len() - chosen.len();
         // No token is shorter than a byte of the text that it ends, but for special ones, which have none.
-        let reach = stops.iter().map(String::len).max().unwrap_or(0);
+        let reach = ends.texts.iter().map(String::len).max().unwrap_or(0);
         let start = before.saturating_sub(reach);
-        (1..=chosen.len())
-            .find(|count| {
-                let tail = self.tokenizer.decode(&answer[start..before + count]);
-                stops.iter().any(|stop| tail.contains(stop.as_str()))
+        let text = |end: usize| self.tokenizer.decode(&answer[start..end]);
+        (before + 1..=answer.len())
+            .find(|end| {
+                // A text that was complete before the least length ends nothing.
+                let least = (ends.least as usize).clamp(start, end - 1);
+                *end > ends.least as usize && ends.find(&text(*end), text(least).len()).is_some()
             })
-            .map(|count| Stop { tokens: count as u32 })
+            .map(|end| Stop { tokens: (end - before) as u32 })
     }
 
     /// The text of an answer, up to where a stop begins.
-    fn answer(&self, ids: &[u32], lane: usize) -> String {
+    fn answer(&self, ids: &[u32], ends: &Ends) -> String {
         let mut text = self.tokenizer.decode(ids);
-        let end = self.sampling[lane].stop.iter().filter_map(|stop| text.find(stop.as_str())).min();
-        if let Some(end) = end {
-            text.truncate(end);
+        let least = (ends.least as usize).min(ids.len());
+        let after = if ends.texts.is_empty() { 0 } else { self.tokenizer.decode(&ids[..least]).len() };
+        if let Some((at, end)) = ends.find(&text, after) {
+            text.truncate(if ends.kept { end } else { at });
         }
         text
     }
 }
 
-/// The session that a request is a turn of, named by its workload, phase and number.
-fn session(recipe: &Recipe) -> Option<Session> {
-    recipe.session.map(|turn| (recipe.lane, recipe.phase, turn.session))
+/// What ends the answers of a workload.
+fn ends(sampling: &Sampling) -> Ends {
+    Ends { texts: sampling.stop.clone(), ..Ends::default() }
 }
 
 /// Puts a sequence's tokens into a step, and into what a draft model computes.
@@ -421,15 +449,21 @@ impl Stepped for Engine {
         self.keeps_responses = true;
     }
 
+    fn draw(&mut self, id: RequestId, drawing: Drawing) {
+        self.drawings.insert(id, drawing);
+    }
+
     fn submit(&mut self, id: RequestId, recipe: &Recipe, now: Ns) {
-        self.now = self.now.max(now);
+        self.hear_time(now);
         self.inbox.push_back((id, recipe.clone()));
     }
 
     fn cancel(&mut self, id: RequestId, now: Ns) {
-        self.now = self.now.max(now);
+        self.hear_time(now);
         self.scheduler.cancel(id);
         self.live.remove(&id);
+        self.drawings.remove(&id);
+        self.scheduled.retain(|(other, _)| *other != id);
         self.inbox.retain(|(other, _)| *other != id);
         self.ends.retain(|(other, _)| *other != id);
     }
@@ -439,7 +473,10 @@ impl Stepped for Engine {
     }
 
     fn advance(&mut self, to: Ns, sink: &mut dyn Sink) {
-        self.now = self.now.max(to);
+        self.hear_time(to);
+        for (id, at) in std::mem::take(&mut self.scheduled) {
+            sink.scheduled(id, at);
+        }
         if let Some(done) = self.done.take() {
             self.end_step(done, sink);
         }
@@ -455,17 +492,33 @@ impl Stepped for Engine {
         }
         if self.is_busy() && self.ends.is_empty() {
             self.done = self.worker.wait(most);
+            if self.done.is_some() {
+                self.hear_time(self.time());
+            }
             return true;
         }
         self.next_event().is_some()
     }
 
     fn start_measuring(&mut self, now: Ns) {
-        self.now = self.now.max(now);
+        self.hear_time(now);
         self.scheduler.restart_counters();
         self.evict_before = self.scheduler.cache().evict_ns();
         self.kv_used = self.scheduler.cache().pool().resident_tokens();
         self.memory.restart();
+    }
+
+    fn standing(&self) -> Option<Standing> {
+        Some(Standing {
+            running: self.scheduler.running() as u32,
+            waiting: (self.scheduler.waiting() + self.inbox.len()) as u32,
+            kv: Some(self.scheduler.cache().into()),
+        })
+    }
+
+    fn forget_prefixes(&mut self) -> bool {
+        self.scheduler.cache_mut().forget();
+        true
     }
 
     fn stats(&self, _: Ns) -> EngineStats {

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::lookup::Reach;
 use super::sampler::Choice;
+use crate::backend::Ends;
 use crate::engine::Content;
 use crate::record::Phase;
 use crate::sample::key;
@@ -23,12 +24,14 @@ pub struct Held {
     /// What may come next.
     pub drafts: Vec<u32>,
     block_tokens: u32,
+    /// Keeps apart what else would be the same.
+    salt: u64,
 }
 
 impl Tokens {
-    /// Those of a prompt, in blocks of so many tokens.
-    pub fn new(prompt: Vec<u32>, block_tokens: u32) -> Self {
-        Self(Arc::new(Mutex::new(Held { ids: prompt, drafts: Vec::new(), block_tokens })))
+    /// Those of a prompt, in blocks of so many tokens. Blocks of different salts are never the same.
+    pub fn new(prompt: Vec<u32>, block_tokens: u32, salt: u64) -> Self {
+        Self(Arc::new(Mutex::new(Held { ids: prompt, drafts: Vec::new(), block_tokens, salt })))
     }
 
     /// Looks at them. One thread does at a time.
@@ -44,7 +47,7 @@ impl Content for Tokens {
         let held = self.held();
         let size = held.block_tokens as usize;
         let start = index as usize * size;
-        held.ids[start..start + size].iter().fold(0, |hash, token| key(&[hash, u64::from(*token)]))
+        held.ids[start..start + size].iter().fold(held.salt, |hash, token| key(&[hash, u64::from(*token)]))
     }
 
     fn drafts(&self, most: u32) -> u32 {
@@ -68,8 +71,10 @@ pub struct Live {
     pub(super) kept: u32,
     /// Of the step in flight: how many of its tokens count, when the answer ends with them.
     pub(super) stop: Option<Stop>,
-    /// The place of its workload among those that the engine serves.
-    pub lane: usize,
+    /// The texts that end it.
+    pub(super) ends: Arc<Ends>,
+    /// Whether its tokens are told by their ids.
+    pub(super) tells_ids: bool,
 }
 
 /// Where an answer ends by itself.

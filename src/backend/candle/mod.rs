@@ -14,8 +14,10 @@ pub mod model;
 #[cfg(feature = "candle")]
 mod open;
 mod pool;
+mod prompt;
 mod sampler;
 mod source;
+mod template;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -27,5 +29,7 @@ pub use self::engine::{Engine, Parts};
 pub use self::model::Row;
 #[cfg(feature = "candle")]
 pub use self::open::Local;
+pub use self::prompt::is_given;
 pub use self::source::{OpenError, Source};
+pub use self::template::{ChatTemplate, Conversation, flat};
 pub use self::worker::Forward;

@@ -109,6 +109,7 @@ impl Local {
             },
             cache: KvCache::new(self.blocks, size, self.config.kv.prefix_cache),
             tokenizer: Arc::clone(&self.source.tokenizer),
+            template: self.source.template.as_ref().ok().cloned().flatten(),
             context: self.source.context().map_or(u32::MAX, |n| u32::try_from(n).unwrap_or(u32::MAX)),
             end_tokens: self.source.outline.end_tokens.clone(),
             bytes_per_token: self.bytes_per_token,
@@ -120,7 +121,7 @@ impl Local {
 
     /// What it is, for reports: name to text, in order.
     pub fn details(&self) -> IndexMap<String, String> {
-        let Source { checkpoint, outline, tokenizer, draft } = &*self.source;
+        let Source { checkpoint, outline, tokenizer, template, draft } = &*self.source;
         let mut details = IndexMap::new();
         let mut put = |name: &str, text: String| details.insert(name.to_owned(), text);
         put("Architecture", outline.architecture.clone());
@@ -138,6 +139,9 @@ impl Local {
         let tokens = u64::from(self.blocks) * u64::from(self.config.kv.block_tokens);
         put("KV cache", format!("{tokens} tokens, {} MiB", (tokens * self.bytes_per_token).div_ceil(MIB)));
         put("Tokenizer", crate::tokenizer::Tokenizer::name(&**tokenizer).to_owned());
+        if matches!(template, Ok(Some(_))) {
+            put("Chat template", "its own".to_owned());
+        }
         if let Some(revision) = &checkpoint.revision {
             put("Revision", revision.clone());
         }

@@ -13,6 +13,8 @@ pub struct Choice {
     pub top_p: f32,
     /// Seeds the draws.
     pub seed: u64,
+    /// No token that ends an answer is chosen below this position.
+    pub least: u32,
 }
 
 /// The model computed something that is no number.
@@ -24,11 +26,37 @@ pub struct NoNumber;
 pub struct Sampler {
     /// Weights of tokens, the heaviest first where they are sorted.
     weights: Vec<(f32, u32)>,
+    /// Tokens that end an answer.
+    end_tokens: Vec<u32>,
+    /// Logits without them.
+    without: Vec<f32>,
 }
 
 impl Sampler {
+    /// One that knows the tokens that end an answer.
+    pub fn new(end_tokens: Vec<u32>) -> Self {
+        Self { end_tokens, ..Self::default() }
+    }
+
     /// The token at an output position.
     pub fn choose(&mut self, logits: &[f32], choice: &Choice, position: u32) -> Result<u32, NoNumber> {
+        if position >= choice.least || self.end_tokens.is_empty() {
+            return self.choose_of(logits, choice, position);
+        }
+        let mut without = std::mem::take(&mut self.without);
+        without.clear();
+        without.extend_from_slice(logits);
+        for token in &self.end_tokens {
+            if let Some(logit) = without.get_mut(*token as usize).filter(|logit| logit.is_finite()) {
+                *logit = f32::MIN;
+            }
+        }
+        let chosen = self.choose_of(&without, choice, position);
+        self.without = without;
+        chosen
+    }
+
+    fn choose_of(&mut self, logits: &[f32], choice: &Choice, position: u32) -> Result<u32, NoNumber> {
         let (best, most) = largest(logits).ok_or(NoNumber)?;
         if choice.temperature <= 0.0 {
             return Ok(best);
@@ -89,7 +117,7 @@ fn largest(logits: &[f32]) -> Option<(u32, f32)> {
 mod tests {
     use super::*;
 
-    const GREEDY: Choice = Choice { temperature: 0.0, top_p: 1.0, seed: 1 };
+    const GREEDY: Choice = Choice { temperature: 0.0, top_p: 1.0, seed: 1, least: 0 };
 
     fn counts(choice: Choice, logits: &[f32], n: u32) -> Vec<u32> {
         let mut sampler = Sampler::default();
@@ -110,13 +138,25 @@ mod tests {
     }
 
     #[test]
+    fn what_ends_an_answer_is_not_chosen_too_early() {
+        let mut sampler = Sampler::new(vec![1, 9]);
+        let logits = [1.0, 3.0, 2.0];
+        for temperature in [0.0, 0.5] {
+            let choice = Choice { temperature, top_p: 1.0, seed: 1, least: 200 };
+            let chosen: Vec<u32> = (0..400).map(|at| sampler.choose(&logits, &choice, at).unwrap()).collect();
+            assert!(!chosen[..200].contains(&1) && chosen[200..].contains(&1), "{chosen:?}");
+        }
+        assert_eq!(sampler.choose(&[1.0, f32::NAN], &Choice { least: 5, ..GREEDY }, 0), Err(NoNumber));
+    }
+
+    #[test]
     fn draws_follow_the_softmax() {
         let logits = [0.0, 1.0, 2.0, -1.0];
         let n = 40_000;
         for temperature in [0.5_f64, 1.0, 2.0] {
             let weights: Vec<f64> = logits.iter().map(|l| libm::exp(f64::from(*l) / temperature)).collect();
             let total: f64 = weights.iter().sum();
-            let choice = Choice { temperature: temperature as f32, top_p: 1.0, seed: 7 };
+            let choice = Choice { temperature: temperature as f32, top_p: 1.0, seed: 7, least: 0 };
             for (count, weight) in counts(choice, &logits, n).into_iter().zip(weights) {
                 let p = weight / total;
                 let five = 5.0 * (p * (1.0 - p) / f64::from(n)).sqrt();
@@ -130,7 +170,7 @@ mod tests {
         // Probabilities .5, .3, .15, .05.
         let logits = [0.15_f32, 0.5, 0.05, 0.3].map(libm::logf);
         let drawn = |top_p| {
-            let counts = counts(Choice { temperature: 1.0, top_p, seed: 3 }, &logits, 4000);
+            let counts = counts(Choice { temperature: 1.0, top_p, seed: 3, least: 0 }, &logits, 4000);
             counts.iter().map(|count| *count > 0).collect::<Vec<_>>()
         };
         assert_eq!(drawn(0.45), [false, true, false, false]);
@@ -142,7 +182,7 @@ mod tests {
     #[test]
     fn a_draw_depends_on_seed_and_position_only() {
         let logits: Vec<f32> = (0..100).map(|n| (n % 7) as f32 * 0.3).collect();
-        let choice = Choice { temperature: 1.0, top_p: 0.9, seed: 11 };
+        let choice = Choice { temperature: 1.0, top_p: 0.9, seed: 11, least: 0 };
         let draw = |sampler: &mut Sampler, position| sampler.choose(&logits, &choice, position).unwrap();
         let (mut one, mut other) = (Sampler::default(), Sampler::default());
         let forward: Vec<u32> = (0..50).map(|position| draw(&mut one, position)).collect();

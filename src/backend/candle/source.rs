@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::ChatTemplate;
 use crate::backend::config::{CandleBackend, DraftModel, Drafting};
 use crate::checkpoint::{Checkpoint, CheckpointError, Hub, Outline, Wanted};
 use crate::tokenizer::Hf;
@@ -16,6 +17,8 @@ pub struct Source {
     pub outline: Outline,
     /// Its tokenizer.
     pub tokenizer: Arc<Hf>,
+    /// Its chat template, if it has one; else what is wrong with it. Only conversations need it.
+    pub template: Result<Option<Arc<ChatTemplate>>, String>,
     /// The model that proposes drafts.
     pub draft: Option<(Checkpoint, Outline)>,
 }
@@ -93,7 +96,9 @@ impl Source {
             Some(Drafting::Model(draft)) => Some(Self::find_draft(draft, &tokenizer, dir, &hub)?),
             _ => None,
         };
-        Ok(Self { checkpoint, outline, tokenizer: Arc::new(tokenizer), draft })
+        let template = ChatTemplate::find(&checkpoint);
+        let template = template.map(|found| found.map(Arc::new)).map_err(|error| error.to_string());
+        Ok(Self { checkpoint, outline, tokenizer: Arc::new(tokenizer), template, draft })
     }
 
     fn find_draft(

@@ -146,6 +146,7 @@ impl Setup {
             },
             cache: KvCache::new(self.blocks, BLOCK, self.reuse),
             tokenizer: Arc::clone(&TOKENIZER),
+            template: None,
             context: 512,
             end_tokens: self.end_tokens.clone(),
             bytes_per_token: 4,

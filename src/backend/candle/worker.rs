@@ -180,12 +180,16 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts the thread.
-    pub fn start(mut forward: Box<dyn Forward>, mut drafter: Option<Drafter>) -> std::io::Result<Self> {
+    /// Starts the thread. The end tokens are those that end an answer by themselves.
+    pub fn start(
+        mut forward: Box<dyn Forward>,
+        mut drafter: Option<Drafter>,
+        end_tokens: Vec<u32>,
+    ) -> std::io::Result<Self> {
         let (jobs, received) = channel::<Box<Job>>();
         let (sent, done) = channel();
         let thread = std::thread::Builder::new().name("forward".into()).spawn(move || {
-            let mut sampler = Sampler::default();
+            let mut sampler = Sampler::new(end_tokens);
             while let Ok(mut job) = received.recv() {
                 let computed = job.compute(forward.as_mut(), drafter.as_mut(), &mut sampler);
                 if sent.send(computed.map(|()| job)).is_err() {

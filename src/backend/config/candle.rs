@@ -10,7 +10,9 @@ use crate::units::{Size, TokenCount};
 /// paged KV cache with prefix reuse, eviction and preemption; every number is measured. Runs on the real clock.
 ///
 /// Known architectures: GPT-2, OPT, Llama (and what has its form, such as `SmolLM2`), Mistral, Qwen2 and 2.5, Qwen3, Gemma 3.
-/// Without `output.temperature`, answers are greedy: the most likely token is taken.
+/// Conversations of given texts (a file's, or a hook's) go through the model's own chat template, and what it adds counts as
+/// prompt tokens; generated prompts and conversations have exactly the tokens that they should, and go without. Without
+/// `output.temperature`, answers are greedy: the most likely token is taken.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CandleBackend {

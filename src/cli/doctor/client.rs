@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::backend::config::{Backend, MockBackend};
-use crate::backend::mock::{self, Answers, FaultPlan};
+use crate::backend::mock;
 use crate::backend::openai::{OpenAi, Setup};
 use crate::campaign::{Changes, complete};
 use crate::record::{GapRun, Record};
@@ -40,13 +40,7 @@ pub(super) fn capacity() -> Result<Capacity, String> {
     let config: MockBackend = serde_json::from_value(serde_json::json!({ "ttft": "1ms", "tbt": "1ms" }))
         .map_err(|error| error.to_string())?;
     let engine = mock::open(&config, "", 0, Path::new("")).map_err(|error| error.to_string())?;
-    let offer = Offer {
-        model: config.model.clone(),
-        max_model_len: 4096,
-        answers: Answers::new(&config.responses, "", 0),
-        faults: FaultPlan::new(&config.faults, "", 0),
-        seed: 0,
-    };
+    let offer = Offer::mock(&config, "", 0, 4096);
     let listen = "127.0.0.1:0".parse().map_err(|why: String| why)?;
     let server =
         Server::start(&listen, engine, offer, Limits::default()).map_err(|error| error.to_string())?;

@@ -515,7 +515,7 @@ impl Player<'_, '_> {
                 .map_err(|message| CampaignError::Backend { backend: self.chosen.name.clone(), message })?;
             let (journal, progress) = (&mut *self.journal, &mut *self.progress);
             let watch = watch(prepared, stretch.key);
-            let mut recorder = Recorder { taken, journal, failed: None, progress, count: 0, watch };
+            let mut recorder = Recorder::new(taken, journal, progress, watch);
             let played =
                 play(plan, recipes, engine.as_mut(), self.chosen.pace(), stop, &mut recorder, resume)?;
             return Ok(recorder.done(played));
@@ -524,7 +524,7 @@ impl Player<'_, '_> {
         let server = opened.expect("what is neither a mock nor a model is a server");
         let (journal, progress) = (&mut *self.journal, &mut *self.progress);
         let watch = watch(prepared, stretch.key);
-        let mut recorder = Recorder { taken, journal, failed: None, progress, count: 0, watch };
+        let mut recorder = Recorder::new(taken, journal, progress, watch);
         let played = play_live(plan, recipes, server, stop, &mut recorder, resume)?;
         Ok(recorder.done(played))
     }
@@ -580,7 +580,7 @@ fn play_mock(
             CampaignError::Backend { backend: chosen.name.clone(), message: error.to_string() }
         })?;
     let watch = watch(prepared, key);
-    let mut recorder = Recorder { taken, journal, failed: None, progress, count: 0, watch };
+    let mut recorder = Recorder::new(taken, journal, progress, watch);
     let recipes = plan.stream(run);
     let played = play(plan, recipes, engine.as_mut(), chosen.pace(), stop, &mut recorder, resume)?;
     Ok(recorder.done(played))

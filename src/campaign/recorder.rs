@@ -28,20 +28,42 @@ impl Recorded {
     }
 }
 
+/// So many steps are counted at once: one after the other each would wait for its place in memory.
+const STEPS: usize = 256;
+
 /// Takes the records of a cell: into its samples, the journal and the progress.
 pub(super) struct Recorder<'a> {
-    pub(super) taken: Taken,
-    pub(super) journal: &'a mut Option<Journal>,
-    pub(super) failed: Option<JournalError>,
-    pub(super) progress: &'a mut dyn Progress,
-    pub(super) count: u64,
-    pub(super) watch: Watch<'a>,
+    taken: Taken,
+    journal: &'a mut Option<Journal>,
+    failed: Option<JournalError>,
+    progress: &'a mut dyn Progress,
+    count: u64,
+    watch: Watch<'a>,
+    /// Steps that are not counted yet: how long, and for how many requests.
+    steps: Vec<(Ns, u32)>,
 }
 
-impl Recorder<'_> {
-    pub(super) fn done(self, played: Played) -> Recorded {
+impl<'a> Recorder<'a> {
+    /// `taken` is what was taken before.
+    pub(super) fn new(
+        taken: Taken,
+        journal: &'a mut Option<Journal>,
+        progress: &'a mut dyn Progress,
+        watch: Watch<'a>,
+    ) -> Self {
+        Self { taken, journal, failed: None, progress, count: 0, watch, steps: Vec::with_capacity(STEPS) }
+    }
+
+    pub(super) fn done(mut self, played: Played) -> Recorded {
+        self.count_steps();
         let Self { taken, failed, count, watch, .. } = self;
         Recorded { played, taken, failed, count, fired: watch.fired().cloned() }
+    }
+
+    fn count_steps(&mut self) {
+        for (gap, requests) in self.steps.drain(..) {
+            self.taken.samples.push_gaps(gap, u64::from(requests));
+        }
     }
 }
 
@@ -67,6 +89,9 @@ impl Observer for Recorder<'_> {
     }
 
     fn on_step(&mut self, gap: Ns, requests: u32) {
-        self.taken.samples.push_gaps(gap, u64::from(requests));
+        self.steps.push((gap, requests));
+        if self.steps.len() == STEPS {
+            self.count_steps();
+        }
     }
 }

@@ -10,15 +10,17 @@
 
 use std::arch::x86_64::{
     __m128, __m256, __m256i, _MM_HINT_T0, _mm_add_ps, _mm_cvtph_ps, _mm_cvtsi32_si128, _mm_cvtsi64_si128,
-    _mm_cvtss_f32, _mm_fmadd_ps, _mm_loadu_si128, _mm_prefetch, _mm_set1_epi16, _mm_set1_ps, _mm_setzero_ps,
-    _mm_srli_epi16, _mm_storeu_ps, _mm256_abs_epi8, _mm256_and_si256, _mm256_castps256_ps128,
-    _mm256_castsi128_si256, _mm256_castsi256_ps, _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32,
-    _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_hadd_ps,
-    _mm256_inserti128_si256, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16,
-    _mm256_mul_ps, _mm256_or_si256, _mm256_set_m128i, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_ps,
-    _mm256_setzero_ps, _mm256_sign_epi8, _mm256_slli_epi16, _mm256_slli_epi32, _mm256_srli_epi16,
-    _mm256_storeu_ps, _mm256_sub_epi8, _mm256_xor_ps,
+    _mm_cvtss_f32, _mm_loadu_si128, _mm_prefetch, _mm_set1_epi16, _mm_setzero_si128, _mm_srli_epi16,
+    _mm_storeu_ps, _mm_unpacklo_epi16, _mm_unpacklo_epi32, _mm_unpacklo_epi64, _mm256_abs_epi8,
+    _mm256_and_si256, _mm256_castps256_ps128, _mm256_castsi128_si256, _mm256_castsi256_ps,
+    _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32, _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_extractf128_ps,
+    _mm256_fmadd_ps, _mm256_hadd_ps, _mm256_inserti128_si256, _mm256_loadu_ps, _mm256_loadu_si256,
+    _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_mul_ps, _mm256_or_si256, _mm256_set_m128i,
+    _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_ps, _mm256_setzero_ps, _mm256_sign_epi8,
+    _mm256_slli_epi16, _mm256_slli_epi32, _mm256_srli_epi16, _mm256_storeu_ps, _mm256_sub_epi8,
+    _mm256_xor_ps,
 };
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::matrix::{Activations, GROUP, Kind, Matrix};
@@ -37,8 +39,8 @@ const Q6K: u8 = 7;
 /// Weight rows in a tile.
 const TILE: usize = 4;
 
-/// Activations that share one pass over the weights: 64 spans of 4 KiB fit in the second cache.
-const PANEL: usize = 64;
+/// The most activations that share one pass over the weights: their spans of 4 KiB fit in the second cache.
+const PANEL: usize = 129;
 
 /// Writes the products of weight rows `rows` with every activation to `out`.
 ///
@@ -50,7 +52,8 @@ pub unsafe fn chunk(matrix: &Matrix, rows: Range<usize>, input: &Activations, ou
     if matrix.kind().quantised() {
         let groups = input.rows * input.cols / GROUP;
         assert!(input.cols.is_multiple_of(matrix.kind().block()) && input.bytes.len() >= groups * GROUP);
-        assert!(input.scales.len() >= groups && input.sums.len() >= groups);
+        // Scales and sums are read eight at a time.
+        assert!(input.scales.len() >= groups + RUN - 1 && input.sums.len() >= groups + RUN - 1);
     }
     // SAFETY: the features are the caller's promise; the asserts are the bounds that the functions state.
     unsafe {
@@ -101,8 +104,45 @@ fn reduce(a: __m256, b: __m256, c: __m256, d: __m256) -> __m128 {
     _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps::<1>(pairs))
 }
 
-/// `R` rows by `C` activations over `len` inputs, to `out` (added when `add`). With `AHEAD`, what lies `ahead` bytes behind the
-/// weights is asked for, because it is read next.
+/// Eight numbers of `R` rows times those of `C` activations, added to the sums' lanes.
+///
+/// # Safety
+/// Each `w` has `i + 8` numbers of `KIND`, each `x` has `i + 8` floats.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn eight<const KIND: u8, const R: usize, const C: usize>(
+    w: [*const u8; R],
+    x: [*const f32; C],
+    i: usize,
+    sums: &mut [[__m256; R]; C],
+) {
+    let size = if KIND == F32 { 4 } else { 2 };
+    // SAFETY: the caller's bound.
+    unsafe {
+        let values: [__m256; C] = std::array::from_fn(|c| _mm256_loadu_ps(x[c].add(i)));
+        for r in 0..R {
+            let weights = load::<KIND>(w[r].add(i * size));
+            for c in 0..C {
+                sums[c][r] = _mm256_fmadd_ps(weights, values[c], sums[c][r]);
+            }
+        }
+    }
+}
+
+/// Bytes between what is read and what is asked for: enough for the latency of memory, and so little that four rows of it leave
+/// the first cache to what is computed with.
+const DISTANCE: usize = 512;
+
+/// Where to ask for weights when byte `at` of `len` is read: behind it in the same row, or, when that ends, at the place that is
+/// read next, `ahead` bytes behind the row's beginning.
+#[inline(always)]
+fn near(at: usize, len: usize, ahead: usize) -> usize {
+    let behind = at + DISTANCE;
+    if behind < len { behind } else { behind - len + ahead }
+}
+
+/// `R` rows by `C` activations over `len` inputs, to `out` (added when `add`). With `AHEAD`, weights are asked for before they are
+/// read; what lies `ahead` bytes behind these is read next.
 ///
 /// # Safety
 /// Each `w` has `len` numbers of `KIND`, each `x` has `len` floats, `out[c]` has room for `R` floats.
@@ -121,19 +161,19 @@ unsafe fn tile<const KIND: u8, const R: usize, const C: usize, const AHEAD: bool
     // SAFETY: `i + 8 <= len`, then the rest through zero-padded copies of `len % 8` numbers.
     unsafe {
         let mut i = 0;
-        while i + 8 <= len {
-            if AHEAD && (i * size).is_multiple_of(64) {
+        while i + 16 <= len {
+            if AHEAD {
+                let behind = near(i * size, len * size, ahead);
                 for r in 0..R {
-                    prefetch(w[r].wrapping_add(ahead + i * size));
+                    prefetch(w[r].wrapping_add(behind));
                 }
             }
-            let values: [__m256; C] = std::array::from_fn(|c| _mm256_loadu_ps(x[c].add(i)));
-            for r in 0..R {
-                let weights = load::<KIND>(w[r].add(i * size));
-                for c in 0..C {
-                    sums[c][r] = _mm256_fmadd_ps(weights, values[c], sums[c][r]);
-                }
-            }
+            eight::<KIND, R, C>(w, x, i, &mut sums);
+            eight::<KIND, R, C>(w, x, i + 8, &mut sums);
+            i += 16;
+        }
+        if i + 8 <= len {
+            eight::<KIND, R, C>(w, x, i, &mut sums);
             i += 8;
         }
         if i < len {
@@ -150,24 +190,30 @@ unsafe fn tile<const KIND: u8, const R: usize, const C: usize, const AHEAD: bool
             }
         }
         for c in 0..C {
-            store::<R>(sums[c], _mm_setzero_ps(), out[c], add);
+            store::<R>(sums[c], None, out[c], add);
         }
     }
 }
 
-/// Reduces and writes (or adds) `R` sums.
+/// Reduces and writes (or adds) `R` sums, each the lanes of one vector and then those of another.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn store<const R: usize>(sums: [__m256; R], minima: __m128, out: *mut f32, add: bool) {
+unsafe fn store<const R: usize>(sums: [__m256; R], more: Option<[__m256; R]>, out: *mut f32, add: bool) {
+    let zero = _mm256_setzero_ps();
+    let reduced = |v: [__m256; R]| {
+        if R == TILE { reduce(v[0], v[1], v[2], v[3]) } else { reduce(v[0], zero, zero, zero) }
+    };
+    let mut total = reduced(sums);
+    if let Some(more) = more {
+        total = _mm_add_ps(total, reduced(more));
+    }
     // SAFETY: `out` has room for `R` floats, the caller's bound.
     unsafe {
         if R == TILE {
-            let total = _mm_add_ps(reduce(sums[0], sums[1], sums[2], sums[3]), minima);
             let total = if add { _mm_add_ps(std::arch::x86_64::_mm_loadu_ps(out), total) } else { total };
             _mm_storeu_ps(out, total);
         } else {
-            let zero = _mm256_setzero_ps();
-            let total = _mm_cvtss_f32(_mm_add_ps(reduce(sums[0], zero, zero, zero), minima));
+            let total = _mm_cvtss_f32(total);
             *out = if add { *out + total } else { total };
         }
     }
@@ -230,27 +276,33 @@ unsafe fn span<const KIND: u8, const R: usize>(
 ) {
     // SAFETY: `len <= SPAN`; widening writes whole vectors below `len` and single numbers for the rest.
     unsafe {
-        if KIND == F32 || count <= 3 {
+        if KIND == F32 || count <= 10 {
             return strip::<KIND, R>(w, x, count, len, out, add, ahead);
         }
-        let mut wide = [[0.0_f32; SPAN]; R];
+        let mut wide = [[MaybeUninit::<f32>::uninit(); SPAN]; R];
         for r in 0..R {
+            let to = wide[r].as_mut_ptr().cast::<f32>();
             let mut i = 0;
             while i + 8 <= len {
                 if ahead > 0 && i.is_multiple_of(32) {
-                    prefetch(w[r].wrapping_add(ahead + i * 2));
+                    prefetch(w[r].wrapping_add(near(i * 2, len * 2, ahead)));
                 }
-                _mm256_storeu_ps(wide[r].as_mut_ptr().add(i), load::<KIND>(w[r].add(i * 2)));
+                _mm256_storeu_ps(to.add(i), load::<KIND>(w[r].add(i * 2)));
                 i += 8;
             }
             let mut rest = [0_u8; 32];
             std::ptr::copy_nonoverlapping(w[r].add(i * 2), rest.as_mut_ptr(), (len - i) * 2);
             let mut last = [0.0_f32; 8];
             _mm256_storeu_ps(last.as_mut_ptr(), load::<KIND>(rest.as_ptr()));
-            wide[r][i..len].copy_from_slice(&last[..len - i]);
+            std::ptr::copy_nonoverlapping(last.as_ptr(), to.add(i), len - i);
         }
         strip::<F32, R>(std::array::from_fn(|r| wide[r].as_ptr().cast()), x, count, len, out, add, 0);
     }
+}
+
+/// Activations that share one pass over the weights: whole tiles, in parts of about one size.
+fn panel(rows: usize) -> usize {
+    rows.div_ceil(rows.div_ceil(PANEL)).next_multiple_of(3)
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -292,8 +344,9 @@ unsafe fn floats<const KIND: u8>(matrix: &Matrix, rows: Range<usize>, input: &Ac
         }
     } else {
         // Spans go outermost, so that a panel's span of activations stays in the second cache for all rows of the chunk.
-        for first in (0..input.rows).step_by(PANEL) {
-            let count = PANEL.min(input.rows - first);
+        let panel = panel(input.rows);
+        for first in (0..input.rows).step_by(panel) {
+            let count = panel.min(input.rows - first);
             for from in (0..cols).step_by(SPAN) {
                 let mut row = rows.start;
                 while row < rows.end {
@@ -313,68 +366,67 @@ unsafe fn half(at: *const u8) -> f32 {
     _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits))))
 }
 
-/// Groups of a block of the formats that share scales among several.
+/// Groups whose scales are prepared at once: those of a block of the formats that share scales among several.
 const RUN: usize = 8;
 
-/// Scales and minima of the groups of a block of 256 numbers; those of [`super::scalar::group`], to the bit.
-#[derive(Clone, Copy)]
-struct Scales {
-    scale: [f32; RUN],
-    minimum: [f32; RUN],
-}
-
-/// Those of the block that group `at` begins; nothing for formats whose groups have their own.
+/// `count` f16 numbers, `stride` bytes apart, as f32; the rest of eight is zero.
 ///
 /// # Safety
-/// The row has at least `at + 8` groups in whole blocks.
+/// Two bytes can be read at each.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn scales<const KIND: u8>(row: *const u8, at: usize) -> Scales {
-    let mut found = Scales { scale: [0.0; RUN], minimum: [0.0; RUN] };
+unsafe fn halves(at: *const u8, stride: usize, count: usize) -> __m256 {
+    // SAFETY: the caller's bound.
+    let one = |i: usize| {
+        if i < count {
+            let bits = unsafe { at.add(i * stride).cast::<u16>().read_unaligned() };
+            _mm_cvtsi32_si128(i32::from(bits))
+        } else {
+            _mm_setzero_si128()
+        }
+    };
+    let two = |i: usize| _mm_unpacklo_epi16(one(i), one(i + 1));
+    let four = |i: usize| _mm_unpacklo_epi32(two(i), two(i + 2));
+    _mm256_cvtph_ps(_mm_unpacklo_epi64(four(0), four(4)))
+}
+
+/// Scales and minima of the groups `at..at + count`, at most [`RUN`]; those of [`super::scalar::group`], to the bit. What is beyond
+/// `count` is zero.
+///
+/// # Safety
+/// The row has at least `at + count` groups in whole blocks; of formats with blocks of 256 numbers, `at` begins one.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn scales<const KIND: u8>(row: *const u8, at: usize, count: usize) -> (__m256, __m256) {
+    let zero = _mm256_setzero_ps();
     // SAFETY: offsets stay below the size of the block.
     unsafe {
-        if KIND == Q4K {
-            let block = row.add(at / 8 * 144);
-            // Eight 6-bit scales and eight minima in 12 bytes: the first four of both are the lower six bits of bytes 0 to 3 and
-            // 4 to 7, whose upper two bits belong to the last four, of which bytes 8 to 11 have the lower four.
-            let word = |at: usize| block.add(4 + at).cast::<u32>().read_unaligned();
-            let (first, second, third) = (word(0), word(4), word(8));
-            let six = 0x3f3f_3f3f;
-            let late_scale = (third & 0x0f0f_0f0f) | ((first >> 6 & 0x0303_0303) << 4);
-            let late_minimum = (third >> 4 & 0x0f0f_0f0f) | ((second >> 6 & 0x0303_0303) << 4);
-            let wide = |early: u32, late: u32| {
-                let bytes = (u64::from(early & six) | (u64::from(late) << 32)).cast_signed();
-                _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(bytes)))
-            };
-            let by = |at: usize| _mm256_set1_ps(half(block.add(at)));
-            _mm256_storeu_ps(found.scale.as_mut_ptr(), _mm256_mul_ps(by(0), wide(first, late_scale)));
-            let minima = _mm256_mul_ps(by(2), wide(second, late_minimum));
-            let negative = _mm256_xor_ps(minima, _mm256_set1_ps(-0.0));
-            _mm256_storeu_ps(found.minimum.as_mut_ptr(), negative);
-        } else if KIND == Q6K {
-            found.scale = [half(row.add(at / 8 * 210 + 208)); RUN];
-        }
-    }
-    found
-}
-
-/// The scale and minimum of group `at`.
-///
-/// # Safety
-/// The row has at least `at + 1` groups in whole blocks.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn scale<const KIND: u8>(row: *const u8, at: usize, shared: &Scales) -> (f32, f32) {
-    // SAFETY: offsets stay below the size of the block that holds the group.
-    unsafe {
         match KIND {
-            Q8_0 => (half(row.add(at * 34)), 0.0),
+            Q8_0 => (halves(row.add(at * 34), 34, count), zero),
             Q4_0 => {
-                let scale = half(row.add(at * 18));
-                (scale, -8.0 * scale)
+                let scale = halves(row.add(at * 18), 18, count);
+                (scale, _mm256_mul_ps(scale, _mm256_set1_ps(-8.0)))
             }
-            Q4_1 => (half(row.add(at * 20)), half(row.add(at * 20 + 2))),
-            _ => (shared.scale[at % RUN], shared.minimum[at % RUN]),
+            Q4_1 => (halves(row.add(at * 20), 20, count), halves(row.add(at * 20 + 2), 20, count)),
+            Q4K => {
+                let block = row.add(at / 8 * 144);
+                // Eight 6-bit scales and eight minima in 12 bytes: the first four of both are the lower six bits of bytes 0 to 3
+                // and 4 to 7, whose upper two bits belong to the last four, of which bytes 8 to 11 have the lower four.
+                let word = |at: usize| block.add(4 + at).cast::<u32>().read_unaligned();
+                let (first, second, third) = (word(0), word(4), word(8));
+                let six = 0x3f3f_3f3f;
+                let late_scale = (third & 0x0f0f_0f0f) | ((first >> 6 & 0x0303_0303) << 4);
+                let late_minimum = (third >> 4 & 0x0f0f_0f0f) | ((second >> 6 & 0x0303_0303) << 4);
+                let wide = |early: u32, late: u32| {
+                    let bytes = (u64::from(early & six) | (u64::from(late) << 32)).cast_signed();
+                    _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(bytes)))
+                };
+                let by = |at: usize| _mm256_set1_ps(half(block.add(at)));
+                let minima = _mm256_mul_ps(by(2), wide(second, late_minimum));
+                let negative = _mm256_xor_ps(minima, _mm256_set1_ps(-0.0));
+                (_mm256_mul_ps(by(0), wide(first, late_scale)), negative)
+            }
+            _ => (_mm256_set1_ps(half(row.add(at / 8 * 210 + 208))), zero),
         }
     }
 }
@@ -429,11 +481,37 @@ unsafe fn group<const KIND: u8>(row: *const u8, at: usize) -> (__m256i, __m256i)
     }
 }
 
+/// Groups of a row whose scales are kept while several activations are multiplied with it: 16,384 inputs.
+const KEPT: usize = 512;
+
+/// Scales and minima of the groups of a tile's rows.
+type Kept = [[[MaybeUninit<f32>; KEPT]; 2]; TILE];
+
+/// Fills what is kept of `R` rows.
+///
+/// # Safety
+/// Each `w` is a row of `groups` groups of `KIND`, at most [`KEPT`].
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn keep<const KIND: u8, const R: usize>(w: [*const u8; R], groups: usize, kept: &mut Kept) {
+    // SAFETY: `first + RUN <= KEPT`, which is a multiple of `RUN`.
+    unsafe {
+        for first in (0..groups).step_by(RUN) {
+            for r in 0..R {
+                let (scale, minimum) = scales::<KIND>(w[r], first, RUN.min(groups - first));
+                _mm256_storeu_ps(kept[r][0].as_mut_ptr().add(first).cast(), scale);
+                _mm256_storeu_ps(kept[r][1].as_mut_ptr().add(first).cast(), minimum);
+            }
+        }
+    }
+}
+
 /// `R` quantised rows by the activations `at..at + C`. With `AHEAD`, the rows behind these are asked for, because they are read
 /// next.
 ///
 /// # Safety
-/// Each `w` is a row of `input.cols` numbers of `KIND`; `at + C <= input.rows`; `out[c]` has room for `R` floats.
+/// Each `w` is a row of `input.cols` numbers of `KIND`; `at + C <= input.rows`; `out[c]` has room for `R` floats; `kept` is filled
+/// for these rows.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn quant_tile<const KIND: u8, const R: usize, const C: usize, const AHEAD: bool>(
@@ -442,6 +520,7 @@ unsafe fn quant_tile<const KIND: u8, const R: usize, const C: usize, const AHEAD
     at: usize,
     out: [*mut f32; C],
     size: usize,
+    kept: Option<&Kept>,
 ) {
     let groups = input.cols / GROUP;
     let signed = KIND == Q8_0 || KIND == Q6K;
@@ -453,7 +532,7 @@ unsafe fn quant_tile<const KIND: u8, const R: usize, const C: usize, const AHEAD
         _ => 210,
     };
     let mut sums = [[_mm256_setzero_ps(); R]; C];
-    let mut minima = [_mm_setzero_ps(); C];
+    let mut minima = [[_mm256_setzero_ps(); R]; C];
     // SAFETY: the group index of every activation is below `input.rows × groups`, whose arrays `chunk` checked.
     unsafe {
         let bytes: [*const i8; C] =
@@ -461,8 +540,7 @@ unsafe fn quant_tile<const KIND: u8, const R: usize, const C: usize, const AHEAD
         let factors: [*const f32; C] = std::array::from_fn(|c| input.scales.as_ptr().add((at + c) * groups));
         let totals: [*const f32; C] = std::array::from_fn(|c| input.sums.as_ptr().add((at + c) * groups));
         for first in (0..groups).step_by(RUN) {
-            let count = RUN.min(groups - first);
-            let scales: [Scales; R] = std::array::from_fn(|r| scales::<KIND>(w[r], first));
+            let count = if groups - first >= RUN { RUN } else { groups - first };
             if AHEAD {
                 for r in 0..R {
                     for line in (0..block).step_by(64) {
@@ -470,32 +548,44 @@ unsafe fn quant_tile<const KIND: u8, const R: usize, const C: usize, const AHEAD
                     }
                 }
             }
-            for g in first..first + count {
-                let mut lows = [0.0_f32; TILE];
-                for r in 0..R {
-                    let (quants, lanes) = group::<KIND>(w[r], g);
-                    let (scale, minimum) = scale::<KIND>(w[r], g, &scales[r]);
-                    lows[r] = minimum;
-                    let absolute = if signed { _mm256_abs_epi8(quants) } else { quants };
-                    for c in 0..C {
-                        let x = _mm256_loadu_si256(bytes[c].add(g * GROUP).cast());
-                        let x = if signed { _mm256_sign_epi8(x, quants) } else { x };
-                        let pairs = _mm256_maddubs_epi16(absolute, x);
-                        let integers = _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, lanes));
-                        let scale = _mm256_set1_ps(scale * *factors[c].add(g));
-                        sums[c][r] = _mm256_fmadd_ps(integers, scale, sums[c][r]);
+            // What a group's integers are multiplied with, for each pair of a row and an activation: read from memory below, which
+            // costs less than to compute it between the integers.
+            let mut factor = [[[0.0_f32; RUN]; R]; C];
+            for r in 0..R {
+                let (scale, minimum) = match kept {
+                    Some(kept) => (
+                        _mm256_loadu_ps(kept[r][0].as_ptr().add(first).cast()),
+                        _mm256_loadu_ps(kept[r][1].as_ptr().add(first).cast()),
+                    ),
+                    None => scales::<KIND>(w[r], first, count),
+                };
+                for c in 0..C {
+                    let both = _mm256_mul_ps(scale, _mm256_loadu_ps(factors[c].add(first)));
+                    _mm256_storeu_ps(factor[c][r].as_mut_ptr(), both);
+                    if !signed {
+                        let totals = _mm256_loadu_ps(totals[c].add(first));
+                        minima[c][r] = _mm256_fmadd_ps(minimum, totals, minima[c][r]);
                     }
                 }
-                if !signed {
-                    let lows = std::arch::x86_64::_mm_loadu_ps(lows.as_ptr());
+            }
+            for g in 0..count {
+                let xs: [__m256i; C] =
+                    std::array::from_fn(|c| _mm256_loadu_si256(bytes[c].add((first + g) * GROUP).cast()));
+                for r in 0..R {
+                    let (quants, lanes) = group::<KIND>(w[r], first + g);
+                    let absolute = if signed { _mm256_abs_epi8(quants) } else { quants };
                     for c in 0..C {
-                        minima[c] = _mm_fmadd_ps(lows, _mm_set1_ps(*totals[c].add(g)), minima[c]);
+                        let x = if signed { _mm256_sign_epi8(xs[c], quants) } else { xs[c] };
+                        let pairs = _mm256_maddubs_epi16(absolute, x);
+                        let integers = _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, lanes));
+                        let scale = _mm256_set1_ps(factor[c][r][g]);
+                        sums[c][r] = _mm256_fmadd_ps(integers, scale, sums[c][r]);
                     }
                 }
             }
         }
         for c in 0..C {
-            store::<R>(sums[c], minima[c], out[c], false);
+            store::<R>(sums[c], (!signed).then_some(minima[c]), out[c], false);
         }
     }
 }
@@ -504,32 +594,43 @@ unsafe fn quant_tile<const KIND: u8, const R: usize, const C: usize, const AHEAD
 unsafe fn quants<const KIND: u8>(matrix: &Matrix, rows: Range<usize>, input: &Activations, out: &Out<'_>) {
     let size = matrix.row_size();
     let weights = matrix.bytes().as_ptr();
+    let groups = input.cols / GROUP;
+    let mut kept: Kept = [[[MaybeUninit::uninit(); KEPT]; 2]; TILE];
     for first in (0..input.rows).step_by(PANEL) {
         let end = input.rows.min(first + PANEL);
         let mut row = rows.start;
         while row < rows.end {
-            let whole = row + TILE <= rows.end;
-            let mut c = first;
-            while c < end {
-                // SAFETY: `row + R <= matrix.rows()` and `c + C <= input.rows`.
-                unsafe {
-                    let w = |r: usize| weights.add((row + r) * size);
-                    let o = |i: usize| out.at(c + i, row);
-                    let (w4, ahead) = (|| [w(0), w(1), w(2), w(3)], c == first);
-                    match (whole, end - c) {
-                        (true, 1) if ahead => quant_tile::<KIND, 4, 1, true>(w4(), input, c, [o(0)], size),
-                        (true, 1) => quant_tile::<KIND, 4, 1, false>(w4(), input, c, [o(0)], size),
-                        (true, _) if ahead => {
-                            quant_tile::<KIND, 4, 2, true>(w4(), input, c, [o(0), o(1)], size);
-                        }
-                        (true, _) => quant_tile::<KIND, 4, 2, false>(w4(), input, c, [o(0), o(1)], size),
-                        (false, 1) => quant_tile::<KIND, 1, 1, false>([w(0)], input, c, [o(0)], size),
-                        (false, _) => quant_tile::<KIND, 1, 2, false>([w(0)], input, c, [o(0), o(1)], size),
+            // SAFETY: `row + R <= matrix.rows()` and `c + C <= input.rows`.
+            unsafe {
+                let w = |r: usize| weights.add((row + r) * size);
+                if row + TILE <= rows.end {
+                    let w = [w(0), w(1), w(2), w(3)];
+                    let keeps = end - first > 2 && groups <= KEPT;
+                    if keeps {
+                        keep::<KIND, TILE>(w, groups, &mut kept);
                     }
+                    let kept = keeps.then_some(&kept);
+                    for c in (first..end).step_by(2) {
+                        let (o, one) = (|i: usize| out.at(c + i, row), end - c == 1);
+                        match (one, c == first) {
+                            (true, true) => {
+                                quant_tile::<KIND, TILE, 1, true>(w, input, c, [o(0)], size, kept);
+                            }
+                            (true, _) => quant_tile::<KIND, TILE, 1, false>(w, input, c, [o(0)], size, kept),
+                            (_, true) => {
+                                quant_tile::<KIND, TILE, 2, true>(w, input, c, [o(0), o(1)], size, kept);
+                            }
+                            _ => quant_tile::<KIND, TILE, 2, false>(w, input, c, [o(0), o(1)], size, kept),
+                        }
+                    }
+                    row += TILE;
+                } else {
+                    for c in first..end {
+                        quant_tile::<KIND, 1, 1, false>([w(0)], input, c, [out.at(c, row)], size, None);
+                    }
+                    row += 1;
                 }
-                c += 2;
             }
-            row += if whole { TILE } else { 1 };
         }
     }
 }

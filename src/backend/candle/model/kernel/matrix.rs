@@ -152,9 +152,10 @@ pub struct Activations {
     pub cols: usize,
     /// `round(value / scale)`, at most ±127.
     pub bytes: Vec<i8>,
-    /// One scale for each [`GROUP`] of a row.
+    /// One scale for each [`GROUP`] of a row, and seven numbers behind the last, so that eight can be read from each.
     pub scales: Vec<f32>,
-    /// The sum of each group's bytes times its scale: what a minimum of the weights is multiplied with.
+    /// The sum of each group's bytes times its scale: what a minimum of the weights is multiplied with. As many
+    /// numbers as scales.
     pub sums: Vec<f32>,
 }
 
@@ -169,8 +170,8 @@ impl Activations {
     pub fn quantise(&mut self) {
         let groups = self.rows * self.cols / GROUP;
         self.bytes.resize(groups * GROUP, 0);
-        self.scales.resize(groups, 0.0);
-        self.sums.resize(groups, 0.0);
+        self.scales.resize(groups + 7, 0.0);
+        self.sums.resize(groups + 7, 0.0);
         let (values, _) = self.values.as_chunks::<GROUP>();
         let (bytes, _) = self.bytes.as_chunks_mut::<GROUP>();
         for (((values, bytes), scale), sum) in

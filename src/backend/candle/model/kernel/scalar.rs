@@ -1,5 +1,5 @@
 //! The portable kernels. They define the order of every sum: eight lanes over a span of [`SPAN`] inputs, the lanes added by
-//! [`reduce`], the spans added in turn. The vector kernels do the same, so that a result depends neither on the machine's vectors
+//! [`reduce`], the spans added in turn; of quantised formats, whole rows in lanes, and the minima of every eighth group in a lane. The vector kernels do the same, so that a result depends neither on the machine's vectors
 //! nor on how many rows a step has.
 
 use super::matrix::{Activations, GROUP, Kind, Matrix};
@@ -146,7 +146,7 @@ pub fn dot(matrix: &Matrix, row: usize, input: &Activations, at: usize) -> f32 {
 fn dot_quantised(kind: Kind, weights: &[u8], input: &Activations, at: usize) -> f32 {
     let groups = input.cols / GROUP;
     let mut lanes = [0.0; 8];
-    let mut minima = 0.0;
+    let mut minima = [0.0; 8];
     for g in 0..groups {
         let weights = group(kind, weights, g);
         let index = at * groups + g;
@@ -160,7 +160,8 @@ fn dot_quantised(kind: Kind, weights: &[u8], input: &Activations, at: usize) -> 
             }
             *sum = fma(integer as f32, scale, *sum);
         }
-        minima = fma(weights.minimum, input.sums[index], minima);
+        minima[g % 8] = fma(weights.minimum, input.sums[index], minima[g % 8]);
     }
-    reduce(lanes) + minima
+    let total = reduce(lanes);
+    if matches!(kind, Kind::Q8_0 | Kind::Q6K) { total } else { total + reduce(minima) }
 }

@@ -3,7 +3,9 @@
 //! A name is gpt2, opt-125m, smollm2-135m or qwen2.5-0.5b: a checkpoint of the true shape with random weights, written under
 //! `--dir` once. A path is any model that the core opens. Options: `--dtype f32,bf16,q8_0,auto`, `--threads 2`, `--repeats 3`
 //! (the median is told, rounds of all cases are interleaved), `--dir target/cpu_model`. With `--follow yes`, a line on the standard
-//! input names measurements, and a line of JSON answers it, so that another program can interleave them with others.
+//! input names measurements, and a line of JSON answers it, so that another program can interleave them with others. A line
+//! `greedy COUNT TOKEN...` is answered with the most likely tokens behind these, one after another: `[token, second, margin]` of
+//! each, with the second likeliest token and how far its logit is below.
 
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
@@ -161,6 +163,30 @@ impl Case {
     }
 }
 
+/// The most likely tokens behind a prompt: of each the token, the second likeliest, and the difference of their logits.
+fn greedy(model: &mut Model, prompt: &[u32], count: usize) -> Vec<(u32, u32, f32)> {
+    let blocks = ((prompt.len() + count).div_ceil(BLOCK)) as u32;
+    let table: Vec<u32> = (0..blocks).collect();
+    let mut kv = model.kv(blocks, BLOCK as u32).unwrap();
+    let (mut found, mut position, mut next) = (Vec::new(), 0, prompt.to_vec());
+    while found.len() < count {
+        let row =
+            |(i, token): (usize, &u32)| Row { token: *token, position: position + i as u32, sequence: 0 };
+        let rows: Vec<Row> = next.iter().enumerate().map(row).collect();
+        position += rows.len() as u32;
+        let logits = model.step(&mut kv, &rows, &[&table], &[rows.len() as u32 - 1]).unwrap();
+        let best = |skip: Option<usize>| {
+            let others = (0..logits.len()).filter(|i| Some(*i) != skip);
+            others.reduce(|a, b| if logits[b] > logits[a] { b } else { a }).unwrap()
+        };
+        let first = best(None);
+        let second = best(Some(first));
+        found.push((first as u32, second as u32, logits[first] - logits[second]));
+        next = vec![first as u32];
+    }
+    found
+}
+
 fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
@@ -171,6 +197,15 @@ fn follow(case: &mut Case) {
     println!("{{\"weight_bytes\": {}}}", case.model.shape().weight_bytes);
     for line in std::io::stdin().lock().lines() {
         let line = line.expect("lines are text");
+        if let Some(words) = line.strip_prefix("greedy ") {
+            let numbers: Vec<u32> = words.split_whitespace().map(|w| w.parse().expect("numbers")).collect();
+            let (count, prompt) = numbers.split_first().expect("a count");
+            let tokens = greedy(&mut case.model, prompt, *count as usize);
+            let tokens: Vec<String> =
+                tokens.iter().map(|(a, b, margin)| format!("[{a}, {b}, {margin}]")).collect();
+            println!("[{}]", tokens.join(", "));
+            continue;
+        }
         let fields: Vec<String> =
             line.split_whitespace().map(|name| format!("\"{name}\": {:.3}", case.measure(name))).collect();
         println!("{{{}}}", fields.join(", "));

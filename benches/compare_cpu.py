@@ -6,7 +6,8 @@
     python3 benches/compare_cpu.py --bench target/release/deps/cpu_model-* gpt2 smollm2-135m path/to/model.gguf
 
 Ratios are ours over theirs within one round; told are the median and an interval that holds the median with at least 95 %,
-by order statistics. Names are those of `cpu_model`; for them llama.cpp reads GGUF files of the same weights, written once.
+by order statistics (of fewer than six rounds from the smallest to the largest, with the probability that the head line tells).
+Names are those of `cpu_model`; for them llama.cpp reads GGUF files of the same weights, written once.
 """
 
 import argparse
@@ -201,14 +202,19 @@ class Peer:
         self.process.wait()
 
 
+def outer(n):
+    """How many of n sorted values lie outside of an interval on either side, and the probability that it holds the median."""
+    below = lambda k: sum(math.comb(n, i) for i in range(k + 1)) / 2**n
+    low = 0
+    while below(low + 1) <= 0.025:
+        low += 1
+    return low, 1 - 2 * below(low)
+
+
 def interval(values):
-    """The median, and order statistics around it that hold the true one with at least 95 %."""
-    values, n = sorted(values), len(values)
-    k = 0
-    while sum(math.comb(n, i) for i in range(k + 1)) / 2**n <= 0.025:
-        k += 1
-    low = max(k - 1, 0)
-    return statistics.median(values), values[low], values[n - 1 - low]
+    """The median, and order statistics around it."""
+    values, (low, _) = sorted(values), outer(len(values))
+    return statistics.median(values), values[low], values[len(values) - 1 - low]
 
 
 def installed(module):
@@ -250,7 +256,8 @@ def main():
     parser.add_argument("--only-write", action="store_true", help="write what is missing and measure nothing")
     options = parser.parse_args()
     names, threads = options.measure.split(","), str(options.threads)
-    print(f"{options.threads} threads, {options.rounds} rounds; prompts of {PROMPT}, {DECODED} tokens decoded behind them")
+    print(f"{options.threads} threads, {options.rounds} rounds; prompts of {PROMPT}, {DECODED} tokens decoded behind them; "
+          f"intervals hold the median with {outer(options.rounds)[1]:.1%}")
     print("| model | measure | ours tok/s | to transformers | to llama.cpp |\n|---|---|---|---|---|", flush=True)
     for name, ours, dtype, hf, gguf in cases(options):
         if options.only_write:

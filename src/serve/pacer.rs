@@ -1,7 +1,8 @@
 //! The engine's thread: it plays the engine on the machine's clock and tells each thread of clients what happened.
 //!
 //! The thread sleeps until the engine's next event, an absolute deadline of the kernel's high-resolution timer, or until a
-//! client wants something. An engine that computes, and so does not know ahead when something happens, is waited for. What the engine says of time is never adjusted to when it was heard of, so delays do not add up.
+//! client wants something. An engine that computes, and so does not know ahead when something happens, is waited for. What
+//! the engine says of time is never adjusted to when it was heard of, so delays do not add up.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

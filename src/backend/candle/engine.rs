@@ -226,9 +226,9 @@ impl Engine {
         let Some(mut job) = self.spare.take() else { return };
         self.draft();
         self.batch.clear();
+        let now = self.time();
         match self.scheduler.next_step() {
             Ok(Some(step)) => {
-                let now = self.now.saturating_add(self.heard.elapsed().as_nanos() as Ns);
                 self.scheduled.extend(step.admitted.iter().map(|id| (*id, now)));
                 self.batch.extend_from_slice(&step.sequences);
             }

@@ -1,6 +1,7 @@
 //! The portable kernels. They define the order of every sum: eight lanes over a span of [`SPAN`] inputs, the lanes added by
-//! [`reduce`], the spans added in turn; of quantised formats, whole rows in lanes, and the minima of every eighth group in a lane. The vector kernels do the same, so that a result depends neither on the machine's vectors
-//! nor on how many rows a step has.
+//! [`reduce`], the spans added in turn; of quantised formats, whole rows in lanes, and the minima of every eighth group in a
+//! lane. The vector kernels do the same, so that a result depends neither on the machine's vectors nor on how many rows a step
+//! has.
 
 use super::matrix::{Activations, GROUP, Kind, Matrix};
 

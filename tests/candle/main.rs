@@ -11,14 +11,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sagebench::backend::candle::{Local, Source};
+use sagebench::backend::candle::{Engine, Local, Source};
 use sagebench::backend::config::{Backend, CandleBackend, Clock};
 use sagebench::backend::{EngineStats, Finish, RequestId, Sink, Stepped};
 use sagebench::campaign::{Changes, Prepared, Rejected, prepare};
 use sagebench::checkpoint::random::{Like, Random, Stored};
-use sagebench::plan::{PromptRecipe, Recipe, Sampling};
+use sagebench::plan::{PromptRecipe, Recipe, Sampling, WorkloadPlan};
 use sagebench::record::{GapRun, Outcome, Record};
-use sagebench::run::{Flow, Observer, Resume, Stop, play};
+use sagebench::run::{Flow, Observer, Pace, Played, Resume, Stop, play};
 use sagebench::tokenizer::Tokenizer;
 
 use self::oracle::Oracle;
@@ -274,6 +274,19 @@ impl Observer for Exact {
     }
 }
 
+/// A workload played on the real clock, and its records.
+fn played(plan: &WorkloadPlan, engine: &mut Engine) -> (Played, Vec<Record>) {
+    let mut records = Exact::default();
+    let (stop, resume) = (Stop::default(), Resume::default());
+    let played = play(plan, plan.stream(0), engine, Pace::Real, &stop, &mut records, &resume).unwrap();
+    (played, records.0)
+}
+
+/// An engine of the backend as it is.
+fn engine(prepared: &Prepared) -> Engine {
+    open(prepared, |_| {}).engine(vec![Sampling::default()]).unwrap()
+}
+
 #[test]
 fn time_to_first_token_and_gaps_are_the_whole_time_and_ten_requests_are_one_batch() {
     let dir = tempfile::tempdir().unwrap();
@@ -286,12 +299,8 @@ fn time_to_first_token_and_gaps_are_the_whole_time_and_ten_requests_are_one_batc
     let local = open(&prepared, |_| {});
     for plan in &prepared.plan.workloads[1..] {
         let mut engine = local.engine(vec![Sampling::default()]).unwrap();
-        let mut records = Exact::default();
-        let (stop, resume) = (Stop::default(), Resume::default());
-        let played =
-            play(plan, plan.stream(0), &mut engine, sagebench::run::Pace::Real, &stop, &mut records, &resume)
-                .unwrap();
-        for record in &records.0 {
+        let (played, records) = played(plan, &mut engine);
+        for record in &records {
             assert_eq!(record.outcome, Outcome::Success, "{:?}", record.message);
             assert_eq!(
                 (record.prompt_tokens, record.output_tokens),
@@ -374,15 +383,10 @@ fn given_conversations_go_through_the_models_template() {
     let config = serde_json::json!({ "eos_token": "<|endoftext|>", "chat_template": source });
     std::fs::write(model.join("tokenizer_config.json"), config.to_string()).unwrap();
     let prepared = prepared_for(&scenario, &model, Changes::default()).unwrap();
-    let plan = &prepared.plan.workloads[0];
-    let mut engine = open(&prepared, |_| {}).engine(vec![Sampling::default()]).unwrap();
-    let mut records = Exact::default();
-    let (stop, resume) = (Stop::default(), Resume::default());
-    let pace = sagebench::run::Pace::Real;
-    play(plan, plan.stream(0), &mut engine, pace, &stop, &mut records, &resume).unwrap();
+    let (_, records) = played(&prepared.plan.workloads[0], &mut engine(&prepared));
     let tokenizer = &prepared.backends[0].source.as_ref().unwrap().tokenizer;
     let first = tokenizer.encode("<|endoftext|>user: kibo bani<|endoftext|>").len() as u32;
-    let [one, two] = &records.0[..] else { panic!("two turns") };
+    let [one, two] = &records[..] else { panic!("two turns") };
     assert_eq!((one.outcome, one.prompt_tokens), (Outcome::Success, first), "{:?}", one.message);
     // The answer that came stands in the second one, whatever it is, between what the template puts around it.
     assert_eq!(two.outcome, Outcome::Success, "{:?}", two.message);
@@ -399,14 +403,9 @@ fn generated_conversations_are_played_and_their_history_is_found_in_the_cache() 
     std::fs::write(&scenario, text).unwrap();
     let model = tiny(Like::Qwen25Of05b, dir.path());
     let prepared = prepared_for(&scenario, &model, Changes::default()).unwrap();
-    let plan = &prepared.plan.workloads[0];
-    let mut engine = open(&prepared, |_| {}).engine(vec![Sampling::default()]).unwrap();
-    let mut records = Exact::default();
-    let (stop, resume) = (Stop::default(), Resume::default());
-    let pace = sagebench::run::Pace::Real;
-    let played = play(plan, plan.stream(0), &mut engine, pace, &stop, &mut records, &resume).unwrap();
-    assert_eq!(records.0.len(), 12);
-    for record in &records.0 {
+    let (played, records) = played(&prepared.plan.workloads[0], &mut engine(&prepared));
+    assert_eq!(records.len(), 12);
+    for record in &records {
         assert_eq!(record.outcome, Outcome::Success, "{:?}", record.message);
     }
     // Of 32, 56 + 8, and so on: the full blocks of 16 of each history, and the first block of the system prompt in other sessions.

@@ -73,7 +73,8 @@ where
     }
 }
 
-/// A certificate of its own for `localhost` and a name that no machine has: the settings of a server, and the PEM that makes a client trust it.
+/// A certificate of its own for `localhost` and a name that no machine has: the settings of a server, and the PEM that makes a
+/// client trust it.
 pub fn certificate(protocol: &[u8]) -> (ServerConfig, String) {
     let names = ["localhost", "model.invalid"].map(str::to_owned);
     let made = rcgen::generate_simple_self_signed(names).unwrap();

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use sagebench::backend::candle::{Local, Source};
-use sagebench::backend::config::{Backend, CandleBackend};
+use sagebench::backend::config::Backend;
 use sagebench::checkpoint::random::{Like, Random, Stored};
 use sagebench::plan::Sampling;
 use sagebench::serve::{Limits, Mind, Offer, Server};
@@ -33,7 +33,6 @@ fn serve(change: impl FnOnce(&Path)) -> Served {
     change(dir.path());
     let settings = json!({ "kind": "candle", "model": dir.path(), "threads": 1, "kv": { "tokens": 2048 } });
     let Backend::Candle(config) = serde_json::from_value(settings).unwrap() else { panic!("no model") };
-    let config = CandleBackend { ..config };
     let source = Arc::new(Source::find(&config, dir.path()).unwrap());
     let engine = Local::open(&config, &source).unwrap().engine(vec![Sampling::default()]).unwrap();
     let tokenizer = Arc::clone(&source.tokenizer);

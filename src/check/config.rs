@@ -170,6 +170,11 @@ impl Check {
         given.as_deref().unwrap_or_else(|| self.kind())
     }
 
+    /// The function of the hooks that it calls.
+    pub fn function(&self) -> Option<&str> {
+        if let Self::Script(check) = self { Some(&check.function) } else { None }
+    }
+
     /// Whether a response of a forced length can hardly pass it: JSON ends where it ends.
     pub fn needs_an_end(&self) -> bool {
         matches!(self, Self::Json(_) | Self::JsonSchema(_))

@@ -148,9 +148,7 @@ impl Script {
             engine.register_static_module("global", constants_of(&scope).into());
         }
         let functions = ast.iter_functions().map(|f| (f.name.to_owned(), f.params.len())).collect();
-        let script = Self { engine, ast, main, texts, functions, imports, metrics, tokenizer };
-        let faults = script.misnamed();
-        if faults.is_empty() { Ok(script) } else { Err(faults) }
+        Ok(Self { engine, ast, main, texts, functions, imports, metrics, tokenizer })
     }
 
     /// Every text that took part, the main one first: what the content digest covers.
@@ -185,8 +183,8 @@ impl Script {
     }
 
     /// Hooks that take something else than they are given, and functions that nobody calls and that are nearly named like
-    /// one.
-    fn misnamed(&self) -> Vec<Fault> {
+    /// one. `named` are those that the scenario names itself.
+    pub fn misnamed(&self, named: &[&str]) -> Vec<Fault> {
         let mut faults: Vec<Fault> = HOOKS
             .iter()
             .filter(|(hook, _)| self.has(hook))
@@ -195,7 +193,7 @@ impl Script {
         for (name, _) in &self.functions {
             let hooks = HOOKS.iter().map(|(hook, _)| *hook);
             let Some(near) = nearest(name, hooks.clone()).filter(|near| near != name) else { continue };
-            if self.is_called(name) || self.has(near) {
+            if named.contains(&name.as_str()) || self.is_called(name) || self.has(near) {
                 continue;
             }
             let Some((at, _)) = self.definition(name) else { continue };

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::config::{Cache, Group, Load, Member, Output, Prompt};
 use super::generator::{Clock, Generator, OutputLength};
-use super::hooked::{Hooked, Scripts};
+use super::hooked::{Hooked, Scripts, Unusable};
 use super::load::{self, Law};
 use super::source::{Problem, Source};
 use super::{LoadPlan, MemberPlan, Plan, Point, RecipeSource, Sampling, WarmupPlan, WorkloadPlan};
@@ -51,20 +51,22 @@ pub fn plan(
     for (name, workload) in &scenario.workloads {
         let own = || (name.clone(), Point::new());
         let (family, point) = families.get(name).cloned().unwrap_or_else(own);
-        let hooked = scripts.of(workload, name, &point);
-        let planned = hooked.and_then(|hooked| {
-            let checks = checks(workload, hooked.as_deref(), dir)?;
-            held_to_something(workload, scenario).map_err(|problem| vec![problem])?;
-            let plan = workload_plan(scenario, name, (family, point), dir, tokenizer, hooked);
-            plan.map(|plan| WorkloadPlan { checks, ..plan }).map_err(|problem| vec![problem])
-        });
-        match planned {
-            Ok(plan) => workloads.push(plan),
-            Err(problems) => {
-                failed = true;
-                errors.extend(problems.into_iter().map(|problem| problem.of(name)));
+        let mut problems = Vec::new();
+        let hooked = scripts.of(workload, name, &point, &mut problems);
+        let checks = checks(workload, &hooked, dir).map_err(|flaws| problems.extend(flaws)).ok().flatten();
+        problems.extend(held_to_something(workload, scenario).err());
+        let plan = match hooked {
+            // Without them it can not be told what such a prompt is.
+            Err(Unusable) if matches!(workload.prompt, Prompt::Script(_)) => None,
+            hooked => {
+                let hooked = hooked.ok().flatten();
+                let plan = workload_plan(scenario, name, (family, point), dir, tokenizer, hooked);
+                plan.map_err(|problem| problems.push(problem)).ok()
             }
-        }
+        };
+        failed |= plan.is_none() || !problems.is_empty();
+        workloads.extend(plan.map(|plan| WorkloadPlan { checks, ..plan }));
+        errors.extend(problems.into_iter().map(|problem| problem.of(name)));
     }
     if failed {
         return Err(errors);
@@ -192,18 +194,21 @@ fn sampling(output: &Output) -> Sampling {
     }
 }
 
-/// What is expected of a workload's responses, compiled.
-pub(super) fn checks(
+/// What is expected of a workload's responses, compiled. Of hooks that can not be used nothing more is said.
+fn checks(
     workload: &Workload,
-    hooked: Option<&Hooked>,
+    hooked: &Result<Option<Arc<Hooked>>, Unusable>,
     dir: &Path,
 ) -> Result<Option<Arc<Checks>>, Vec<Problem>> {
-    let checks = Checks::compile(&workload.expect, hooked.map(Hooked::script), dir);
+    let script = hooked.as_ref().ok().and_then(Option::as_ref).map(|hooked| hooked.script());
+    let checks = Checks::compile(&workload.expect, script, dir);
+    let is_told = |flaw: &Flaw| hooked.is_ok() || workload.expect[flaw.index].function().is_none();
     let problem = |flaw: Flaw| {
         let path = format!("expect.{}.{}", flaw.index, flaw.key);
         Problem { fault: flaw.fault, ..Problem::new(path, flaw.message, flaw.help) }
     };
-    checks.map(|checks| checks.map(Arc::new)).map_err(|flaws| flaws.into_iter().map(problem).collect())
+    let told = |flaws: Vec<Flaw>| flaws.into_iter().filter(is_told).map(problem).collect();
+    checks.map(|checks| checks.map(Arc::new)).map_err(told)
 }
 
 /// Gives a plan that was read from a file what its scenario expects of responses, and the hooks that look at them. Paths are
@@ -218,18 +223,21 @@ pub fn expect(
     let mut errors = Vec::new();
     for planned in &mut plan.workloads {
         let Some(workload) = scenario.workloads.get(&planned.name) else { continue };
-        let found = scripts.of(workload, &planned.name, &planned.point).and_then(|hooked| {
+        let mut problems = Vec::new();
+        let hooked = scripts.of(workload, &planned.name, &planned.point, &mut problems);
+        match checks(workload, &hooked, dir) {
+            Ok(checks) => planned.checks = checks,
+            Err(flaws) => problems.extend(flaws),
+        }
+        if let Ok(hooked) = hooked {
             let digest = hooked.as_ref().map(|hooked| hooked.digest());
             if digest != planned.hook_digest {
                 let message = "the hooks are not those that the plan was made with";
-                return Err(vec![Problem::new("hooks", message, "make the plan again")]);
+                problems.push(Problem::new("hooks", message, "make the plan again"));
             }
-            Ok((checks(workload, hooked.as_deref(), dir)?, hooked))
-        });
-        match found {
-            Ok((checks, hooked)) => (planned.checks, planned.hooked) = (checks, hooked),
-            Err(problems) => errors.extend(problems.into_iter().map(|problem| problem.of(&planned.name))),
+            planned.hooked = hooked;
         }
+        errors.extend(problems.into_iter().map(|problem| problem.of(&planned.name)));
     }
     if errors.is_empty() { Ok(()) } else { Err(errors) }
 }

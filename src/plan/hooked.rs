@@ -6,8 +6,10 @@ use std::sync::{Arc, OnceLock};
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use super::chat::{Content, Message};
+use super::config::Prompt;
 use super::source::Problem;
 use super::{Point, PromptRecipe, Recipe};
+use crate::check::config::Check;
 use crate::hook::config::Hooks;
 use crate::hook::{Context, HookError, Request, Script, Session, Site, Text};
 use crate::record::{Phase, Turn};
@@ -75,9 +77,12 @@ pub(super) struct Scripts<'a> {
     dir: &'a Path,
     tokenizer: Arc<dyn Tokenizer>,
     metrics: Arc<[String]>,
-    /// Scripts that can not be used are told where they are met first.
     compiled: Vec<(&'a Hooks, Option<Arc<Script>>)>,
 }
+
+/// The hooks of a workload do not compile.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unusable;
 
 impl<'a> Scripts<'a> {
     pub(super) fn new(scenario: &'a Scenario, dir: &'a Path, tokenizer: &dyn Tokenizer) -> Self {
@@ -85,31 +90,48 @@ impl<'a> Scripts<'a> {
         Self { scenario, dir, tokenizer: tokenizer.shared(), metrics, compiled: Vec::new() }
     }
 
-    /// The hooks of one workload.
+    /// The hooks of one workload. What is wrong with them is told where they are met first.
     pub(super) fn of(
         &mut self,
         workload: &'a Workload,
         name: &str,
         point: &Point,
-    ) -> Result<Option<Arc<Hooked>>, Vec<Problem>> {
+        problems: &mut Vec<Problem>,
+    ) -> Result<Option<Arc<Hooked>>, Unusable> {
         let Some(hooks) = workload.hooks.as_ref().or(self.scenario.hooks.as_ref()) else { return Ok(None) };
         let known = self.compiled.iter().find(|(known, _)| *known == hooks).map(|(_, script)| script.clone());
-        let script = match known {
-            Some(script) => script.ok_or_else(Vec::new)?,
-            None => self.compile(hooks)?,
-        };
+        let script = known.unwrap_or_else(|| self.compile(hooks, problems)).ok_or(Unusable)?;
         let site = Site::new(name, point.iter(), workload.tags.iter());
         Ok(Some(Arc::new(Hooked::new(script, site, Arc::clone(&self.tokenizer)))))
     }
 
-    fn compile(&mut self, hooks: &'a Hooks) -> Result<Arc<Script>, Vec<Problem>> {
+    fn compile(&mut self, hooks: &'a Hooks, problems: &mut Vec<Problem>) -> Option<Arc<Script>> {
         let compiled =
             Script::compile(hooks, self.dir, Arc::clone(&self.metrics), Arc::clone(&self.tokenizer));
+        let (script, faults) = match compiled {
+            Ok(script) => {
+                let faults = script.misnamed(&named(self.scenario));
+                (Some(Arc::new(script)), faults)
+            }
+            Err(faults) => (None, faults),
+        };
         let key = if hooks.file.is_some() { "hooks.file" } else { "hooks.inline" };
-        let script = compiled.map(Arc::new);
-        self.compiled.push((hooks, script.as_ref().ok().cloned()));
-        script.map_err(|faults| faults.into_iter().map(|fault| Problem::script(key, fault)).collect())
+        problems.extend(faults.into_iter().map(|fault| Problem::script(key, fault)));
+        self.compiled.push((hooks, script.clone()));
+        script
     }
+}
+
+/// The functions of scripts that a scenario names itself.
+fn named(scenario: &Scenario) -> Vec<&str> {
+    let mut names = Vec::new();
+    for workload in scenario.workloads.values() {
+        if let Prompt::Script(script) = &workload.prompt {
+            names.push(script.function.as_str());
+        }
+        names.extend(workload.expect.iter().filter_map(Check::function));
+    }
+    names
 }
 
 impl Hooked {

@@ -25,9 +25,13 @@ fn script(text: &str) -> Script {
 }
 
 fn refused(text: &str) -> String {
+    let told = |faults: &[Fault]| match faults {
+        [] => "compiles".into(),
+        _ => faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
+    };
     match compile(&inline(text), Path::new("")) {
-        Ok(_) => "compiles".into(),
-        Err(faults) => faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
+        Ok(script) => told(&script.misnamed(&[])),
+        Err(faults) => told(&faults),
     }
 }
 

@@ -459,6 +459,17 @@ fn main_text(hooks: &Hooks, root: &Path) -> Result<ScriptText, Vec<Fault>> {
     }
 }
 
+/// Line and column of a place in a text. What ends too early is shown at the end of what is written.
+fn within(text: &str, line: usize, column: usize) -> (u32, u32) {
+    let written = text.trim_end();
+    let (lines, last) = (written.lines().count().max(1), written.lines().last().unwrap_or_default());
+    if line > lines {
+        (lines as u32, last.chars().count().max(1) as u32)
+    } else {
+        (line as u32, column as u32)
+    }
+}
+
 /// An error of Rhai in one of these texts, the first of which is the main one.
 fn fault(texts: &[Arc<ScriptText>], error: EvalAltResult) -> Fault {
     let (file, at, error) = innermost(error);
@@ -467,7 +478,7 @@ fn fault(texts: &[Arc<ScriptText>], error: EvalAltResult) -> Fault {
         || Arc::new(ScriptText { name: file, offset: (0, 0), inline: false, text: String::new() }),
         Arc::clone,
     );
-    let at = at.line().map(|line| (line as u32, at.position().unwrap_or(1) as u32));
+    let at = at.line().map(|line| within(&source.text, line, at.position().unwrap_or(1)));
     let (message, help) = words(&error);
     Fault { source, at, message, help }
 }

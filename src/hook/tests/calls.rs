@@ -147,7 +147,8 @@ fn an_error_stands_at_its_line_of_the_scenario() {
 #[test]
 fn names_and_parameters_are_checked_when_the_script_is_read() {
     insta::assert_snapshot!(refused("fn chek(req, res) { true }"), @"hooks.inline:1:4: nothing calls `chek`; the hooks are prompt, request, check, next_turn; did you mean `check`?");
-    let named = compile(&inline("fn checks(req, res) { true }"), Path::new("")).map(|script| script.misnamed(&["checks"]));
+    let named = compile(&inline("fn checks(req, res) { true }"), Path::new(""))
+        .map(|script| script.misnamed(&["checks"]));
     assert_eq!(named, Ok(Vec::new()));
     insta::assert_snapshot!(refused("fn check(res) { true }\nfn prompt() { \"\" }"), @"hooks.inline:2:4: `prompt()` must take one parameter: `prompt(ctx)`
 hooks.inline:1:4: `check(res)` must take two parameters: `check(req, res)`");

@@ -7,7 +7,10 @@ use std::time::Instant;
 
 use regex::Regex;
 use rhai::packages::{Package as _, StandardPackage};
-use rhai::{AST, CallFnOptions, Dynamic, Engine, EvalAltResult, FuncArgs, ImmutableString, Module, Scope};
+use rhai::{
+    AST, Caches, CallFnOptions, Dynamic, Engine, EvalAltResult, EvalContext, FuncArgs, ImmutableString,
+    Module, Scope,
+};
 
 use super::config::Hooks;
 use super::error::{Fault, HookError, ScriptText, innermost, words};
@@ -48,6 +51,20 @@ pub struct Script {
     imports: bool,
     metrics: Arc<[String]>,
     tokenizer: Arc<dyn Tokenizer>,
+    /// Which functions the names in it mean, as earlier calls have found.
+    resolved: Mutex<Vec<Resolved>>,
+}
+
+/// What Rhai found when it looked functions up, and how many calls have used it. Names that a script makes up as it runs are
+/// remembered as well, so it is thrown away now and then.
+#[derive(Default)]
+struct Resolved {
+    caches: Caches,
+    calls: u32,
+}
+
+impl Resolved {
+    const CALLS: u32 = 10_000;
 }
 
 impl std::fmt::Debug for Script {
@@ -148,7 +165,8 @@ impl Script {
             engine.register_static_module("global", constants_of(&scope).into());
         }
         let functions = ast.iter_functions().map(|f| (f.name.to_owned(), f.params.len())).collect();
-        Ok(Self { engine, ast, main, texts, functions, imports, metrics, tokenizer })
+        let resolved = Mutex::default();
+        Ok(Self { engine, ast, main, texts, functions, imports, metrics, tokenizer, resolved })
     }
 
     /// Every text that took part, the main one first: what the content digest covers.
@@ -344,15 +362,14 @@ impl Script {
     }
 
     fn call(&self, function: &str, given: impl FuncArgs, call: Call) -> Result<Dynamic, Fault> {
-        let options = CallFnOptions::new().with_tag(Dynamic::from(call)).eval_ast(self.imports);
         BEGUN.set(Some(Instant::now()));
-        let result = self.engine.call_fn_with_options::<Dynamic>(
-            options,
-            &mut Scope::new(),
-            &self.ast,
-            function,
-            given,
-        );
+        let (tag, mut scope) = (Dynamic::from(call), Scope::new());
+        let result = if self.imports {
+            let options = CallFnOptions::new().with_tag(tag).eval_ast(true);
+            self.engine.call_fn_with_options::<Dynamic>(options, &mut scope, &self.ast, function, given)
+        } else {
+            self.call_resolved(function, given, tag, &mut scope)
+        };
         result.map_err(|error| {
             let mut fault = fault(&self.texts, *error);
             if fault.at.is_none() {
@@ -361,6 +378,28 @@ impl Script {
             }
             fault
         })
+    }
+
+    /// Calls a function of a script that is whole in itself: what a name means is then the same in every call.
+    fn call_resolved(
+        &self,
+        function: &str,
+        given: impl FuncArgs,
+        tag: Dynamic,
+        scope: &mut Scope<'_>,
+    ) -> Result<Dynamic, Box<EvalAltResult>> {
+        let all = || self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut resolved = all().pop().unwrap_or_default();
+        let mut global = self.engine.new_global_runtime_state();
+        global.lib.push(self.ast.shared_lib().clone());
+        global.tag = tag;
+        let mut context = EvalContext::new(&self.engine, &mut global, &mut resolved.caches, scope, None);
+        let value = context.call_fn::<Dynamic>(function, given)?;
+        resolved.calls += 1;
+        if resolved.calls < Resolved::CALLS {
+            all().push(resolved);
+        }
+        Ok(value)
     }
 
     /// A fault of a function's result.

@@ -192,7 +192,7 @@ impl Generator {
         let mut failed = None;
         let seed = key(&[phase_key, index]);
         if session.is_none()
-            && let Some(kept) = self.hooked.as_ref().and_then(|hooked| hooked.kept(seed))
+            && let Some(kept) = self.hooked.as_ref().and_then(|hooked| hooked.kept(phase, index, seed))
         {
             return Some(Recipe { arrival, ..kept });
         }

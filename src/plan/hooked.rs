@@ -3,8 +3,6 @@
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use rustc_hash::{FxBuildHasher, FxHashMap};
-
 use super::chat::{Content, Message};
 use super::config::Prompt;
 use super::source::Problem;
@@ -27,15 +25,18 @@ pub struct Hooked {
     changes_requests: bool,
     /// Whether `next_turn(session)` is there.
     makes_turns: bool,
-    /// Requests that were made when the plan was looked at, by their seeds.
-    kept: Arc<OnceLock<FxHashMap<u64, Recipe>>>,
+    /// Requests that were made when the plan was looked at.
+    kept: Arc<OnceLock<Keeper>>,
 }
 
 /// Keeps what hooks made, so that they are called once for each request, up to so many bytes in all.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Keeper {
-    recipes: FxHashMap<u64, Recipe>,
+    /// Each at the place of its index.
+    warmup: Vec<Recipe>,
+    measured: Vec<Recipe>,
     bytes: usize,
+    is_full: bool,
 }
 
 impl Keeper {
@@ -45,23 +46,37 @@ impl Keeper {
 
     /// For about so many recipes.
     pub(super) fn new(recipes: usize) -> Self {
-        let most = Self::MOST / (2 * size_of::<Recipe>());
-        let recipes = FxHashMap::with_capacity_and_hasher(recipes.min(most), FxBuildHasher);
-        Self { recipes, bytes: 0 }
+        let most = Self::MOST / size_of::<Recipe>();
+        Self { measured: Vec::with_capacity(recipes.min(most)), ..Self::default() }
     }
 
-    /// Takes a recipe that stands alone; turns of sessions depend on those before them.
+    /// Takes the recipe behind the last one of its phase. One must stand alone: turns of sessions depend on those before
+    /// them.
     pub(super) fn take(&mut self, recipe: Recipe) {
         let text = match &recipe.prompt {
             PromptRecipe::Text { text, tokens, .. } => text.len() + 4 * *tokens as usize,
             _ => 0,
         };
         let body = recipe.body.as_ref().map_or(0, |body| body.len() * Self::ENTRY);
-        let bytes = self.bytes + 2 * size_of::<Recipe>() + text + body;
-        if recipe.session.is_none() && bytes <= Self::MOST {
-            self.bytes = bytes;
-            self.recipes.insert(recipe.seed, recipe);
+        self.bytes += size_of::<Recipe>() + text + body;
+        let recipes = match recipe.phase {
+            Phase::Warmup => &mut self.warmup,
+            Phase::Measured => &mut self.measured,
+        };
+        self.is_full |=
+            self.bytes > Self::MOST || recipe.session.is_some() || recipe.index != recipes.len() as u64;
+        if !self.is_full {
+            recipes.push(recipe);
         }
+    }
+
+    /// The recipe at this place, if it is the one with this seed: other repeats have others.
+    fn get(&self, phase: Phase, index: u64, seed: u64) -> Option<&Recipe> {
+        let recipes = match phase {
+            Phase::Warmup => &self.warmup,
+            Phase::Measured => &self.measured,
+        };
+        recipes.get(usize::try_from(index).ok()?).filter(|recipe| recipe.seed == seed)
     }
 }
 
@@ -149,12 +164,12 @@ impl Hooked {
     /// Requests that need not be made again.
     pub(super) fn keep(&self, keeper: Keeper) {
         // The plan is looked at once.
-        let _ = self.kept.set(keeper.recipes);
+        let _ = self.kept.set(keeper);
     }
 
-    /// The request with this seed, where it is kept.
-    pub(super) fn kept(&self, seed: u64) -> Option<Recipe> {
-        self.kept.get()?.get(&seed).cloned()
+    /// The request at this place with this seed, where it is kept.
+    pub(super) fn kept(&self, phase: Phase, index: u64, seed: u64) -> Option<Recipe> {
+        self.kept.get()?.get(phase, index, seed).cloned()
     }
 
     /// Hash over the texts of the script and of all that it imports. Hex.

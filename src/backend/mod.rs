@@ -173,8 +173,9 @@ pub trait Live {
     /// T0 of the cell is `t0`.
     fn start(&mut self, t0: Instant);
 
-    /// Sends a request now, on whichever thread is its own. It ends with an [`Answer`], at the latest at `deadline`.
-    fn submit(&mut self, id: RequestId, recipe: &Recipe, deadline: Ns);
+    /// Sends a request at `at`, or now when that is past, on whichever thread is its own. It ends with an [`Answer`], at the
+    /// latest at `deadline`.
+    fn submit(&mut self, id: RequestId, recipe: &Recipe, at: Ns, deadline: Ns);
 
     /// Gives a request up: its [`Answer`] comes at once with what has arrived, and the connection is dropped.
     fn cancel(&mut self, id: RequestId);

@@ -575,7 +575,7 @@ fn memory() {
 }
 
 /// What `serve` gives out on one core at TTFT 0 and TBT 0, one write per token, to this client on the other; beside a server
-/// that only writes what it has prepared.
+/// that only writes what it has prepared. Its streams take turns, while `serve` writes what is due of a stream in a row.
 fn serve() {
     let path = std::env::temp_dir().join(format!("sagebench-bench-{}.sock", std::process::id()));
     let unix = format!("unix:{}", path.display());

@@ -58,9 +58,10 @@ pub trait Stepped: Send {
     /// look at tokens one by one. An engine without steps goes on as before.
     fn fold_steps(&mut self) {}
 
-    /// Waits on the real clock until something happens, at most so long. Whoever drives an engine in real time calls it when
-    /// everything that is due was sent, and sleeps by itself where the answer is false. An engine that computes elsewhere,
-    /// and so does not know ahead when something happens, waits here; while it computes, [`Self::next_event`] says nothing.
+    /// Waits on the real clock until something happens or the thread is unparked, at most so long. Whoever drives an engine
+    /// in real time calls it when everything that is due was sent, and sleeps by itself where the answer is false. An engine
+    /// that computes elsewhere, and so does not know ahead when something happens, waits here; while it computes,
+    /// [`Self::next_event`] says nothing.
     fn wait(&mut self, most: Duration) -> bool {
         let _ = most;
         false
@@ -173,8 +174,9 @@ pub trait Live {
     /// T0 of the cell is `t0`.
     fn start(&mut self, t0: Instant);
 
-    /// Sends a request now, on whichever thread is its own. It ends with an [`Answer`], at the latest at `deadline`.
-    fn submit(&mut self, id: RequestId, recipe: &Recipe, deadline: Ns);
+    /// Sends a request at `at`, or now when that is past, on whichever thread is its own. It ends with an [`Answer`], at the
+    /// latest at `deadline`.
+    fn submit(&mut self, id: RequestId, recipe: &Recipe, at: Ns, deadline: Ns);
 
     /// Gives a request up: its [`Answer`] comes at once with what has arrived, and the connection is dropped.
     fn cancel(&mut self, id: RequestId);

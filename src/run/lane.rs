@@ -93,12 +93,21 @@ impl<'a, R: Recipes> Lane<'a, R> {
         }
     }
 
+    /// Its requests can be had so long before they are due, where nothing but the load itself ends it.
+    #[must_use]
+    pub(super) fn ahead(mut self, ahead: Ns) -> Self {
+        if self.until.is_none() && self.total.is_none() {
+            self.load = self.load.ahead(ahead);
+        }
+        self
+    }
+
     /// The longest that one request may take.
     pub(super) fn timeout(&self) -> Ns {
         self.plan.timeout
     }
 
-    /// When something is due next, if nothing ends before.
+    /// When there is something to do next, if nothing ends before.
     pub(super) fn next_due(&self) -> Option<Ns> {
         let load = self.load_due();
         load.into_iter().chain(self.retries.next()).filter(|_| self.ending.is_none()).min()

@@ -21,6 +21,9 @@ use crate::units::{MILLISECOND, Ns, SECOND};
 
 /// The longest sleep before a run looks whether it is asked to stop.
 const LONGEST_SLEEP: Ns = 50 * MILLISECOND;
+/// How long before they are due requests are handed to the threads that send them, so that they leave in time whenever this
+/// one wakes up.
+const HEAD_START: Ns = 2 * MILLISECOND;
 /// Requests that are made ready ahead of the load.
 const AHEAD: usize = 256;
 /// Their prompt tokens together, beyond the first one.
@@ -30,8 +33,8 @@ const LAST_WORDS: Ns = 5 * SECOND;
 
 /// Plays one cell on a server: every request that is due gets exactly one record, also when the run is cut off.
 ///
-/// The calling thread sleeps until the next request is due or an answer is there. Sending, reading and stamping happen on
-/// the server's own threads; a request's `sent` is when its first byte was about to be written.
+/// The calling thread sleeps until the next request is almost due or an answer is there. Sending, reading and stamping happen
+/// on the server's own threads; a request's `sent` is when its first byte was about to be written.
 ///
 /// When `stop` or `observer` asks for it, nothing new starts and what is in flight ends as [`Outcome::Interrupted`].
 ///
@@ -66,7 +69,7 @@ pub fn play_group_live<R: Recipes>(
         let asks = part.plan.hooked.as_ref().is_some_and(|hooked| hooked.makes_turns());
         let recipes = Ahead::new(part.recipes, Arc::clone(&render), part.resume, asks);
         let Part { plan, observer, resume, start, until, .. } = part;
-        Lane::new(Part { plan, recipes, observer, resume, start, until })
+        Lane::new(Part { plan, recipes, observer, resume, start, until }).ahead(HEAD_START)
     });
     let lanes = lanes.collect();
     render.settle();
@@ -210,7 +213,7 @@ impl<R: Recipes> LivePlayer<'_, '_, R> {
         self.lanes.iter().all(Lane::is_done)
     }
 
-    /// Sends what is due by `now`.
+    /// Hands over what is to be sent by `now` or soon after.
     fn send(&mut self, now: Ns) {
         loop {
             let start = next_start(&mut self.lanes, now);
@@ -223,17 +226,20 @@ impl<R: Recipes> LivePlayer<'_, '_, R> {
             }
             let Some(mut start) = start else { return };
             let lane = &mut self.lanes[start.recipe.lane as usize];
-            let again = start.tried.as_ref().map(|tried| tried.deadline);
-            if let Some(record) = unmade(&start, now).or_else(|| lane.begin(&mut start, now)) {
+            // One that is sent again was due before.
+            let (again, at) = (start.tried.as_ref().map(|tried| tried.deadline), start.due.max(now));
+            if let Some(record) = unmade(&start, at).or_else(|| lane.begin(&mut start, at)) {
                 lane.hand_over(&record, &[]);
-                lane.on_finished(&start, now, record.outcome, now);
+                lane.on_finished(&start, at, record.outcome, at);
                 continue;
             }
             let id = self.next_id;
             self.next_id += 1;
-            let fresh = || (self.t0.elapsed().as_nanos() as Ns).saturating_add(lane.timeout());
-            let deadline = again.unwrap_or_else(fresh);
-            self.live.submit(id, &start.recipe, deadline);
+            let deadline = again.unwrap_or_else(|| {
+                let sent = start.due.max(self.t0.elapsed().as_nanos() as Ns);
+                sent.saturating_add(lane.timeout())
+            });
+            self.live.submit(id, &start.recipe, at, deadline);
             if start.recipe.phase == Phase::Measured && again.is_none() {
                 self.measured_in_flight += 1;
                 self.max_in_flight = self.max_in_flight.max(self.measured_in_flight);

@@ -102,6 +102,8 @@ enum Next {
 /// - **`after`**: a request is released by the end of its parent in the same phase. It belongs to its parent's user, who
 ///   sends nothing else meanwhile. A parent without success (or cancellation by our side) makes it [`Unsent`].
 /// - **Resume**: finished requests are passed over. Arrivals count from the first one that is left.
+/// - **Ahead**: requests can be had a little before they are due, by somebody who sends them in time. Whatever else decides
+///   about them happens at its own time, so that the load does not depend on it.
 #[derive(Debug)]
 pub struct Load<'a, R> {
     recipes: R,
@@ -119,6 +121,8 @@ pub struct Load<'a, R> {
     head: Option<(Ns, Recipe)>,
     /// What arrivals are moved back by.
     shift: Ns,
+    /// How long before they are due requests can be had.
+    ahead: Ns,
     pending: BinaryHeap<Reverse<Pending>>,
     scheduled: u64,
     chains: Chains,
@@ -159,6 +163,7 @@ impl<'a, R: Recipes> Load<'a, R> {
             returned: VecDeque::new(),
             head: None,
             shift: 0,
+            ahead: 0,
             pending: BinaryHeap::new(),
             scheduled: 0,
             chains: Chains::new(matches!(plan.recipes, RecipeSource::Listed(_))),
@@ -182,6 +187,12 @@ impl<'a, R: Recipes> Load<'a, R> {
         load
     }
 
+    /// Requests can be had so long before they are due.
+    #[must_use]
+    pub fn ahead(self, ahead: Ns) -> Self {
+        Self { ahead, ..self }
+    }
+
     /// When measuring started, once it has.
     pub fn measuring(&self) -> Option<Ns> {
         self.measuring
@@ -198,9 +209,18 @@ impl<'a, R: Recipes> Load<'a, R> {
         self.until.filter(|_| !by_requests && !by_sessions)
     }
 
-    /// When something is due next, if nothing ends before; `None` when nothing is left or all depends on what is in flight.
+    /// When there is something to do next, if nothing ends before; `None` when nothing is left or all depends on what is in
+    /// flight.
     pub fn next_due(&self) -> Option<Ns> {
-        self.next().map(|(due, _)| due)
+        self.next().map(|(due, next)| self.from(due, next))
+    }
+
+    /// From when on something can be had.
+    fn from(&self, due: Ns, next: Next) -> Ns {
+        match next {
+            Next::Pending | Next::Head => due.saturating_sub(self.ahead),
+            Next::Measure | Next::User | Next::End => due,
+        }
     }
 
     fn next(&self) -> Option<(Ns, Next)> {
@@ -235,10 +255,10 @@ impl<'a, R: Recipes> Load<'a, R> {
         }
     }
 
-    /// The next request that is due by `now`, in order of due time. It counts as in flight.
+    /// The next request that can be had by `now`, in order of due time. It counts as in flight.
     pub fn poll(&mut self, now: Ns) -> Option<Start> {
         loop {
-            let (due, next) = self.next().filter(|(due, _)| *due <= now)?;
+            let (due, next) = self.next().filter(|(due, next)| self.from(*due, *next) <= now)?;
             match next {
                 Next::Measure => self.end_warmup(due),
                 Next::User => self.user_arrives(due),

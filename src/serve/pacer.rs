@@ -22,8 +22,8 @@ use crate::units::Ns;
 /// How often the engine may say that something is due, and then do nothing.
 const IDLE_STEPS: u32 = 1000;
 
-/// How long an engine that computes is waited for before what clients want is looked at.
-const LOOK: Duration = Duration::from_millis(5);
+/// How long an engine that computes is waited for at once. Clients wake whoever waits.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What the engine's thread works with.
 pub(super) struct Pacer {

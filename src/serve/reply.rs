@@ -1,7 +1,7 @@
 //! Bodies of answers: whole ones, and streams of events with one write per step of the engine.
 
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use hyper::body::{Body, Frame, SizeHint};
@@ -72,6 +72,8 @@ pub(super) struct Shape {
     pub(super) prompt_tokens: u32,
     /// Whether the stream ends with a comment of the modelled times.
     pub(super) times: bool,
+    /// Whether it goes out over HTTP/2.
+    pub(super) is_http2: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,8 +103,8 @@ pub(super) struct Events {
     state: State,
     /// An event was written.
     begun: bool,
-    /// A frame was handed over that shall be written before there is another.
-    flush: bool,
+    /// A frame was handed over since there was nothing more to hand over, which is when frames are written.
+    unwritten: bool,
 }
 
 impl Events {
@@ -119,22 +121,23 @@ impl Events {
             buffer: BytesMut::with_capacity(1024),
             state: State::Open,
             begun: false,
-            flush: false,
+            unwritten: false,
         }
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
-        if self.flush {
-            self.flush = false;
-            if self.end.is_some() || self.ticket.has_more() {
-                context.waker().wake_by_ref();
-                return Poll::Pending;
-            }
+        // HTTP/2 has no chunks that the wire can tell apart.
+        let has_more = self.end.is_some() || self.ticket.has_more();
+        if self.shape.is_http2 && has_more && self.write_first(context) {
+            return Poll::Pending;
         }
         loop {
             match self.state {
                 State::Over => return Poll::Ready(None),
                 State::Cut(close) => {
+                    if self.write_first(context) {
+                        return Poll::Pending;
+                    }
                     self.cut.set(Some(close));
                     self.state = State::Over;
                     return Poll::Ready(Some(Err(Cut)));
@@ -144,15 +147,27 @@ impl Events {
                     self.state = State::Over;
                 }
                 State::Open => {
-                    let heard = ready!(self.ticket.poll(context));
+                    let Poll::Ready(heard) = self.ticket.poll(context) else {
+                        self.unwritten = false;
+                        return Poll::Pending;
+                    };
                     self.hear(heard);
                 }
             }
             if !self.buffer.is_empty() {
-                self.flush = true;
+                self.unwritten = true;
                 return Poll::Ready(Some(Ok(self.buffer.split().freeze())));
             }
         }
+    }
+
+    /// Whether there is something to be written before this goes on, as it does at once.
+    fn write_first(&mut self, context: &Context<'_>) -> bool {
+        let is_wanted = std::mem::take(&mut self.unwritten);
+        if is_wanted {
+            context.waker().wake_by_ref();
+        }
+        is_wanted
     }
 
     fn hear(&mut self, heard: Heard) {

@@ -151,6 +151,7 @@ impl AsyncWrite for Wire {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        let bytes = step(bytes);
         match &mut self.socket {
             Socket::Tcp(socket) => Pin::new(socket).poll_write(context, bytes),
             Socket::Unix(socket) => Pin::new(socket).poll_write(context, bytes),
@@ -172,9 +173,40 @@ impl AsyncWrite for Wire {
     }
 }
 
+/// What goes out in one write: the first chunk that ends with an event, and what stands before it. So every step of the engine
+/// is a write of its own, also when several are due at once.
+fn step(bytes: &[u8]) -> &[u8] {
+    const END: &[u8] = b"0\r\n\r\n";
+    let is_end = |at: &usize| bytes[at + 1..].starts_with(b"\n\r\n");
+    match memchr::memchr_iter(b'\n', bytes).find(is_end) {
+        Some(at) if bytes[at + 4..] != *END => &bytes[..at + 4],
+        _ => bytes,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_event_is_a_write_of_its_own() {
+        let writes = |mut bytes: &'static str| {
+            let mut all = Vec::new();
+            while !bytes.is_empty() {
+                let (one, rest) = bytes.split_at(step(bytes.as_bytes()).len());
+                all.push(one);
+                bytes = rest;
+            }
+            all
+        };
+        let (head, one, two) = ("HTTP/1.1 200 OK\r\n\r\n", "5\r\nd: 1\n\n\r\n", "5\r\nd: 2\n\n\r\n");
+        let last = "c\r\nd: 3\n\nd: [D]\n\n\r\n";
+        let text = format!("{head}{one}{two}{last}0\r\n\r\n");
+        let expected = [format!("{head}{one}"), two.into(), format!("{last}0\r\n\r\n")];
+        assert_eq!(writes(text.leak()), expected);
+        assert_eq!(writes("HTTP/1.1 200 OK\r\n\r\n{}"), ["HTTP/1.1 200 OK\r\n\r\n{}"]);
+        assert_eq!(writes("5\r\nd: 1\n\n"), ["5\r\nd: 1\n\n"]);
+    }
 
     #[test]
     fn addresses_are_read_and_written() {

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use sagebench::backend::openai::{OpenAi, Setup};
 use sagebench::campaign::{Changes, Prepared, complete};
-use sagebench::record::{GapRun, Record};
-use sagebench::run::{Flow, Observer, Played, Resume, Stop, play_live};
+use sagebench::record::{GapRun, Outcome, Record};
+use sagebench::run::{Ending, Flow, Observer, Played, Resume, Stop, play_live};
 use sagebench::scenario::{Format, Options, load_text};
 use serde_json::{Value, json};
 
@@ -132,4 +132,45 @@ fn tools_response_formats_and_images_of_a_file_reach_the_server() {
         assert_eq!(sent["model"], "m", "the model is the backend's");
     }
     assert_eq!(bodies.len(), 5);
+}
+
+/// Stops everything once a first answer is there.
+#[derive(Default)]
+struct Aborting(Vec<Record>);
+
+impl Observer for Aborting {
+    fn on_record(&mut self, record: &Record, _: &[GapRun]) -> Flow {
+        self.0.push(record.clone());
+        if self.0.len() == 1 { Flow::Abort("enough".into()) } else { Flow::Continue }
+    }
+}
+
+#[test]
+fn what_is_handed_over_ahead_leaves_when_it_is_due_or_not_at_all() {
+    use crate::server::{Server, content, end, finish, head, models, piece};
+    let server = Server::start(|asked| match asked.path.as_str() {
+        "/v1/models" => models(),
+        _ => vec![head(), piece(format!("data: {}\n\ndata: {}\n\n", content("a"), finish())), end()],
+    });
+    let mut scenario = scenario(&server.url(), 1, 8);
+    scenario["workloads"]["w"]["load"] =
+        json!({ "kind": "open", "rate": "2000/s", "arrival": "poisson", "requests": 100 });
+    let (_, kept) = play(&scenario);
+    let records = kept.0.iter().map(|(record, _)| record);
+    assert_eq!(records.clone().filter(|record| record.outcome == Outcome::Success).count(), 100);
+    assert!(records.clone().all(|record| record.sent >= Some(record.due)), "none leaves before its time");
+
+    scenario["workloads"]["w"]["load"]["requests"] = json!(100_000);
+    let mut server = open(&scenario).unwrap();
+    let prepared = prepared(&scenario);
+    let (plan, mut seen) = (&prepared.plan.workloads[0], Aborting::default());
+    let (stop, resume) = (Stop::default(), Resume::default());
+    let played = play_live(plan, plan.stream(0), &mut server, &stop, &mut seen, &resume).unwrap();
+    assert_eq!(played.ending, Ending::Aborted("enough".into()));
+    let mut indexes: Vec<u64> = seen.0.iter().map(|record| record.index).collect();
+    indexes.sort_unstable();
+    assert_eq!(indexes, Vec::from_iter(0..seen.0.len() as u64), "each that was handed over has a record");
+    assert!(seen.0.len() < 100_000);
+    let outcomes = [Outcome::Success, Outcome::Interrupted];
+    assert!(seen.0.iter().all(|record| outcomes.contains(&record.outcome)), "{:?}", seen.0);
 }

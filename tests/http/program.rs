@@ -136,16 +136,16 @@ fn a_server_is_started_only_with_leave_and_stopped_after() {
     let pid = dir.path().join("pid");
     let server = answering(1);
     // The command stands for a server: it runs until it is stopped. Who answers was there before.
-    let command = format!("echo started; echo $$ > {}; exec sleep 600", pid.display());
-    let launched =
-        json!({ "s": { "kind": "openai", "base_url": server.url(), "launch": ["sh", "-c", command] } });
+    let command = format!("echo started at $0 with $1 $2; echo $$ > {}; exec sleep 600", pid.display());
+    let words = json!(["sh", "-c", command, "${PORT:-8000}", 0.9, true]);
+    let launched = json!({ "s": { "kind": "openai", "base_url": server.url(), "launch": words } });
     fs::write(dir.path().join("s.yaml"), scenario(&launched, 4)).unwrap();
     let (code, _, err) = said(sagebench(dir.path()).args(["apply", "s.yaml"]));
     assert!(code == Some(2) && err.contains("--allow-exec") && !pid.exists(), "{err}");
     let (code, _, err) = said(sagebench(dir.path()).args(["apply", "s.yaml", "--allow-exec", "-q"]));
     assert_eq!(code, Some(0), "{err}");
     let log = fs::read_to_string(dir.path().join("benchmark_results/server-s.log")).unwrap();
-    assert_eq!(log, "started\n");
+    assert_eq!(log, "started at 8000 with 0.9 true\n", "numbers are words as well");
     let number = fs::read_to_string(&pid).unwrap();
     assert!(!Path::new(&format!("/proc/{}", number.trim())).exists(), "it is stopped");
     let broken = json!({ "s": { "kind": "openai", "base_url": "http://127.0.0.1:9/v1", "launch": ["sh", "-c", "echo no GPU; exit 7"] } });

@@ -131,7 +131,7 @@ fn a_server_without_tls_is_told() {
     let mut wanted = scenario(&format!("https://localhost:{}", address.port()), 1, 8);
     wanted["backends"]["s"]["insecure"] = json!(true);
     let why = open(&wanted).err().unwrap();
-    assert!(why.contains("cannot connect to localhost"), "{why}");
+    assert!(why.contains("cannot connect to localhost") && why.contains("use `http://`"), "{why}");
 }
 
 #[test]

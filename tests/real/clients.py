@@ -2,11 +2,12 @@
 """Load generators from elsewhere against `sagebench serve`, and what they report beside what is true.
 
     python3 tests/real/clients.py target/release/sagebench [--streams 16,128] [--only openai,aiperf] [--folder DIR]
+                                  [--python guidellm=PYTHON]
 
 Each client has a virtual environment of its own in the folder (default: target/clients), which is made from PyPI the first
-time. The server answers every request after 50 ms, and then with a token every 10 ms; every request asks for 128 tokens. A
-table of what was reported goes to the standard output. A client that fails, loses requests, or counts other tokens makes
-the script end with status 1.
+time, unless `--python` names one that has it. The server answers every request after 50 ms, and then with a token every 10 ms;
+every request asks for 128 tokens. A table of what was reported goes to the standard output. A client that fails, loses
+requests, or counts other tokens makes the script end with status 1.
 """
 
 import argparse
@@ -28,7 +29,7 @@ backends: {{ mock: {{ kind: mock, model: calibrated, ttft: {TTFT:.0f}ms, tbt: {T
 workloads: {{ any: {{ prompt: {{ kind: synthetic, tokens: 64 }}, output: {{ tokens: {TOKENS} }}, load: {{ kind: closed, concurrency: 1, requests: 1 }} }} }}
 """
 COLUMNS = ["ttft_p50", "ttft_p99", "itl_mean", "itl_p99", "e2e_p50", "e2e_p99", "tokens"]
-PACKAGES = {"openai": ["openai==3.57.0"], "aiperf": ["aiperf==0.13.0"]}
+PACKAGES = {"openai": ["openai==3.57.0"], "aiperf": ["aiperf==0.13.0"], "guidellm": ["guidellm==0.8.1"]}
 
 
 class Failed(Exception):
@@ -186,7 +187,32 @@ def aiperf(python, url, streams, folder):
     }
 
 
-CLIENTS = {"sagebench": sagebench, "openai": openai, "aiperf": aiperf}
+def guidellm(python, url, streams, folder):
+    """GuideLLM."""
+    spec = {
+        "backend": {"kind": "openai_http", "target": url, "model": "calibrated", "request_format": "/v1/chat/completions"},
+        "profile": {"kind": "concurrent", "streams": [streams]},
+        "constraints": [{"kind": "max_requests", "count": streams * ROUNDS}],
+        "tokenizer": {"kind": "huggingface_auto", "model": str(folder.parent.parent / "model")},
+        "data": [{"kind": "synthetic_text", "prompt_tokens": 64, "output_tokens": TOKENS}],
+        "outputs": [{"kind": "json", "path": str(folder / "seen.json")}],
+    }
+    (folder / "config.json").write_text(json.dumps({"spec": spec}))
+    call([python.parent / "guidellm", "run", "--config", "config.json", "--disable-console"], folder, "log")
+    found = json.loads((folder / "seen.json").read_text())["benchmarks"][0]["metrics"]
+    if found["request_totals"]["successful"] != streams * ROUNDS:
+        raise Failed(f"{found['request_totals']} of {streams * ROUNDS} requests")
+    seen = lambda name: found[name]["successful"]
+    percentile = lambda name, q, scale=1: seen(name)["percentiles"][q] * scale
+    return {
+        "ttft_p50": percentile("time_to_first_token_ms", "p50"), "ttft_p99": percentile("time_to_first_token_ms", "p99"),
+        "itl_mean": seen("inter_token_latency_ms")["mean"], "itl_p99": percentile("inter_token_latency_ms", "p99"),
+        "e2e_p50": percentile("request_latency", "p50", 1e3), "e2e_p99": percentile("request_latency", "p99", 1e3),
+        "tokens": seen("output_token_count")["mean"],
+    }
+
+
+CLIENTS = {"sagebench": sagebench, "openai": openai, "aiperf": aiperf, "guidellm": guidellm}
 
 
 def row(client, streams, found):
@@ -199,11 +225,13 @@ def main():
     parser.add_argument("sagebench", type=pathlib.Path)
     parser.add_argument("--streams", default="16,128")
     parser.add_argument("--only", default=",".join(CLIENTS))
+    parser.add_argument("--python", action="append", default=[], metavar="CLIENT=PYTHON")
     parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path("target/clients"))
     asked = parser.parse_args()
     folder = asked.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     binary = asked.sagebench.resolve()
+    pythons = {name: pathlib.Path(python) for name, python in (pair.split("=", 1) for pair in asked.python)}
     wanted = asked.only.split(",")
     if not (folder / "model").exists():
         # Clients that cut prompts with a tokenizer get one that needs no download.
@@ -211,7 +239,7 @@ def main():
         subprocess.run(made, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         named = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"}
         (folder / "model" / "tokenizer_config.json").write_text(json.dumps(named))
-    tools = {name: binary if name == "sagebench" else environment(name, folder) for name in wanted}
+    tools = {name: binary if name == "sagebench" else pythons.get(name) or environment(name, folder) for name in wanted}
     print("| client | streams | TTFT p50 | TTFT p99 | ITL mean | ITL p99 | E2E p50 | E2E p99 | tokens |")
     print("|---|---|---|---|---|---|---|---|---|")
     truth = dict(zip(COLUMNS, [TTFT, TTFT, TBT, TBT, E2E, E2E, TOKENS]))

@@ -195,7 +195,7 @@ impl Engine {
                 self.ends.push((id, Finish::new(prompt, 0, Outcome::Refused, Some(message))));
             }
             if self.is_busy() {
-                self.done = self.worker.wait(Duration::ZERO);
+                self.done = self.worker.take();
             }
         }
     }

@@ -206,8 +206,10 @@ fn drive(engine: &mut Engine, heard: &mut Heard) {
         while engine.next_event().is_some() {
             engine.advance(now, heard);
         }
-        if !engine.wait(std::time::Duration::from_secs(10)) {
-            return;
+        while engine.next_event().is_none() {
+            if !engine.wait(std::time::Duration::from_secs(10)) {
+                return;
+            }
         }
     }
 }

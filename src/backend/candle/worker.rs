@@ -1,7 +1,7 @@
 //! The thread that computes steps.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread::JoinHandle;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::thread::{JoinHandle, Thread};
 use std::time::Duration;
 
 use super::Row;
@@ -174,7 +174,7 @@ pub type Done = Result<Box<Job>, String>;
 /// A thread that computes one step after another. It ends with this.
 #[derive(Debug)]
 pub struct Worker {
-    jobs: Option<Sender<Box<Job>>>,
+    jobs: Option<Sender<(Box<Job>, Thread)>>,
     done: Receiver<Done>,
     thread: Option<JoinHandle<()>>,
 }
@@ -186,34 +186,43 @@ impl Worker {
         mut drafter: Option<Drafter>,
         end_tokens: Vec<u32>,
     ) -> std::io::Result<Self> {
-        let (jobs, received) = channel::<Box<Job>>();
+        let (jobs, received) = channel::<(Box<Job>, Thread)>();
         let (sent, done) = channel();
         let thread = std::thread::Builder::new().name("forward".into()).spawn(move || {
             let mut sampler = Sampler::new(end_tokens);
-            while let Ok(mut job) = received.recv() {
+            while let Ok((mut job, waits)) = received.recv() {
                 let computed = job.compute(forward.as_mut(), drafter.as_mut(), &mut sampler);
                 if sent.send(computed.map(|()| job)).is_err() {
                     return;
                 }
+                waits.unpark();
             }
         })?;
         Ok(Self { jobs: Some(jobs), done, thread: Some(thread) })
     }
 
-    /// Begins a step. One at a time.
+    /// Begins a step. One at a time, from the thread that waits for it.
     pub fn begin(&self, job: Box<Job>) {
         // A thread that is gone is told of by `wait`.
         if let Some(jobs) = &self.jobs {
-            let _ = jobs.send(job);
+            let _ = jobs.send((job, std::thread::current()));
         }
     }
 
-    /// Waits for the step, at most so long.
+    /// Waits for the step, at most so long, or until the calling thread is unparked.
     pub fn wait(&self, most: Duration) -> Option<Done> {
-        match self.done.recv_timeout(most) {
+        self.take().or_else(|| {
+            std::thread::park_timeout(most);
+            self.take()
+        })
+    }
+
+    /// The step, if it is done.
+    pub fn take(&self) -> Option<Done> {
+        match self.done.try_recv() {
             Ok(done) => Some(done),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => {
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => {
                 Some(Err("the thread that computes ended; this is a bug, and its message is above".into()))
             }
         }

@@ -70,7 +70,8 @@ pub struct OpenAiBackend {
     pub wait_ready: Option<Duration>,
     /// A command that starts the server for this run, such as `[vllm, serve, my-model]`. It is run only under
     /// `--allow-exec`; its memory is measured, its output is kept in the results folder, and it is stopped after the run.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "words")]
+    #[schemars(with = "Vec<Word>")]
     pub launch: Vec<String>,
     /// How many threads of the client talk to the server. Default: one per core.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -191,6 +192,35 @@ pub enum HttpVersion {
     Http1,
     /// HTTP/2, by prior knowledge on `http://` and by ALPN on `https://`: many requests share one connection.
     Http2,
+}
+
+/// A word of a command. A number is as good as a text: a port often is one, and a variable such as `${PORT}` becomes one.
+struct Word(String);
+
+impl<'de> Deserialize<'de> for Word {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Value::deserialize(deserializer)? {
+            Value::String(text) => Ok(Self(text)),
+            word @ (Value::Number(_) | Value::Bool(_)) => Ok(Self(word.to_string())),
+            other => Err(serde::de::Error::custom(format!("{other} is no word of a command"))),
+        }
+    }
+}
+
+impl JsonSchema for Word {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> Cow<'static, str> {
+        "Word".into()
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": ["string", "number", "boolean"] })
+    }
+}
+
+fn words<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    Ok(Vec::<Word>::deserialize(deserializer)?.into_iter().map(|word| word.0).collect())
 }
 
 /// One URL or a list of them.

@@ -188,7 +188,7 @@ impl Dialer {
                 let tcp = self.tcp(url, host, *port).await?;
                 let Some(connector) = self.tls.as_ref().filter(|_| *tls) else { return Ok(Stream::Tcp(tcp)) };
                 let name = ServerName::try_from(host.clone()).map_err(io::Error::other)?;
-                let stream = connector.connect(name, tcp).await?;
+                let stream = connector.connect(name, tcp).await.map_err(no_tls)?;
                 let agreed = stream.get_ref().1.alpn_protocol();
                 if self.http == HttpVersion::Http2 && agreed != Some(b"h2") {
                     return Err(io::Error::other("the server does not speak HTTP/2; use `http: http1`"));
@@ -197,6 +197,15 @@ impl Dialer {
             }
         }
     }
+}
+
+/// What a server that does not speak TLS answers is no message of it.
+fn no_tls(error: io::Error) -> io::Error {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<TlsError>());
+    if matches!(cause, Some(TlsError::InvalidMessage(_))) {
+        return io::Error::other("what is there does not speak TLS; use `http://`");
+    }
+    error
 }
 
 /// What is connected to, for messages.

@@ -1,12 +1,14 @@
 //! Any server with the API of `OpenAI`.
 //!
 //! - **Threads**: each of a few threads owns its connections and the requests on them, from the first byte out to the last
-//!   one in (`worker`, `pool`, `connect`). Whoever drives the load sends orders and gets whole answers back: nothing is
-//!   handed from thread to thread per token. Another thread makes the bodies of requests ahead of time (`body`, `prompt`).
+//!   one in (`worker`, `pool`, `connect`), and sends them in time by a timer of its own (`alarm`). Whoever drives the load
+//!   sends orders a little ahead and gets whole answers back: nothing is handed from thread to thread per token. Another
+//!   thread makes the bodies of requests ahead of time (`body`, `prompt`).
 //! - **Stamps**: a token's time is when its bytes were read from the connection.
 //! - **Reading**: [`reading`] makes of bytes what they say (`sse`, `chunk`), without a clock or a socket, in bounded memory.
 //! - **The server**: what it is and serves (`server`), how its tokenizer cuts (`vocabulary`).
 
+mod alarm;
 mod ask;
 mod body;
 mod chunk;
@@ -27,7 +29,7 @@ mod worker;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use hyper::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -50,8 +52,6 @@ use crate::plan::{Recipe, WorkloadPlan};
 use crate::sample::key;
 use crate::units::Ns;
 
-/// How long before a deadline sleeping gives way to looking at the clock: what a timer may come late.
-const SPIN: Duration = Duration::from_micros(50);
 /// Threads beyond this number only get into each other's way.
 const MOST_THREADS: usize = 16;
 
@@ -261,7 +261,7 @@ impl Live for OpenAi {
         }
     }
 
-    fn submit(&mut self, id: RequestId, recipe: &Recipe, deadline: Ns) {
+    fn submit(&mut self, id: RequestId, recipe: &Recipe, at: Ns, deadline: Ns) {
         let Some(order) = self.kitchen.take(recipe) else { return };
         let expected = Expected {
             asked_tokens: recipe.output_tokens,
@@ -270,7 +270,7 @@ impl Live for OpenAi {
         };
         let servers = self.shared.urls.len() as u64;
         let timeout = self.timeouts.get(recipe.lane as usize).copied().unwrap_or(Ns::MAX);
-        let job = Job { id, target: (id % servers) as usize, order, deadline, timeout, expected };
+        let job = Job { id, target: (id % servers) as usize, order, at, deadline, timeout, expected };
         // A dead thread is found out in `next`.
         let _ = self.worker(id).tell(Task::Send(job));
     }
@@ -282,11 +282,7 @@ impl Live for OpenAi {
     fn next(&mut self, until: Ns) -> Result<Option<Answer>, String> {
         loop {
             let left = self.remaining(until);
-            let received = match left.checked_sub(SPIN).filter(|sleep| !sleep.is_zero()) {
-                Some(sleep) => self.answers.recv_timeout(sleep),
-                None => self.answers.try_recv().map_err(|_| RecvTimeoutError::Timeout),
-            };
-            if let Ok(done) = received {
+            if let Ok(done) = self.answers.recv_timeout(left) {
                 return Ok(Some(self.keep(done)));
             }
             if self.workers.iter().any(Worker::is_dead) {
@@ -295,7 +291,6 @@ impl Live for OpenAi {
             if left.is_zero() {
                 return Ok(None);
             }
-            std::hint::spin_loop();
         }
     }
 

@@ -134,6 +134,7 @@ fn wait(
             Ok(reply) if matches!(reply.status, 404 | 405 | 501) && config.model.is_some() => {
                 return Ok(Value::Null);
             }
+            Ok(reply) if matches!(reply.status, 401 | 403) => return Err(refused(url, &reply)),
             Ok(reply) => refused(url, &reply),
             Err(why) => format!("the server at {url} can not be reached: {why}"),
         };
@@ -142,7 +143,7 @@ fn wait(
         }
         if begun.elapsed() >= patience || (setup.stopped)() {
             let waited = if patience.is_zero() {
-                "; is it running? `wait_ready: 60s` waits for one that is starting".to_owned()
+                "; is it running? If it is still starting, `wait_ready: 60s` waits for it".to_owned()
             } else {
                 format!(" (after waiting {:.0} s)", begun.elapsed().as_secs_f64())
             };

@@ -1,10 +1,13 @@
 //! The threads that talk to the server: each owns its connections and plays its requests to their end.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::future::{Future as _, poll_fn};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
+use std::task::{Context, Waker};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -15,8 +18,9 @@ use hyper::header::{CONTENT_ENCODING, HeaderMap, HeaderName, HeaderValue, RETRY_
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use rustc_hash::FxHashMap;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
+use super::alarm::{Alarm, SPIN};
 use super::body::Order;
 use super::connect::{Dialer, why};
 use super::pool::{Connection, Pool};
@@ -55,6 +59,8 @@ pub(super) struct Job {
     pub(super) id: RequestId,
     pub(super) target: usize,
     pub(super) order: Arc<Order>,
+    /// When it is to be sent.
+    pub(super) at: Ns,
     pub(super) deadline: Ns,
     pub(super) timeout: Ns,
     pub(super) expected: Expected,
@@ -81,12 +87,16 @@ impl Worker {
     pub(super) fn start(shared: Arc<Shared>, answers: Sender<Done>, name: String) -> std::io::Result<Self> {
         let (tasks, received) = unbounded_channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let alarm = {
+            let _entered = runtime.enter();
+            Alarm::new()?
+        };
         let (tell, told) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new().name(name).spawn(move || {
             // Who starts the thread waits for this.
             let _ = tell.send(own_thread());
             let local = tokio::task::LocalSet::new();
-            local.block_on(&runtime, serve(shared, answers, received));
+            local.block_on(&runtime, serve(shared, answers, received, alarm));
         })?;
         let number = told.recv().ok().flatten();
         Ok(Self { tasks: Some(tasks), thread: Some(thread), number })
@@ -120,31 +130,32 @@ impl Drop for Worker {
 /// One thread's state.
 struct Desk {
     shared: Arc<Shared>,
+    tasks: RefCell<UnboundedReceiver<Task>>,
+    /// What is to be sent later, by its time.
+    waiting: RefCell<BTreeMap<(Ns, RequestId), Job>>,
+    /// Rings when one of them is due before all others.
+    sooner: Notify,
     pool: Pool,
     t0: Cell<Instant>,
     answers: Sender<Done>,
     cancels: RefCell<FxHashMap<RequestId, oneshot::Sender<()>>>,
 }
 
-async fn serve(shared: Arc<Shared>, answers: Sender<Done>, mut tasks: UnboundedReceiver<Task>) {
+async fn serve(shared: Arc<Shared>, answers: Sender<Done>, tasks: UnboundedReceiver<Task>, alarm: Alarm) {
     let pool = Pool::new(shared.dialer.clone(), shared.urls.clone());
-    let desk =
-        Rc::new(Desk { shared, pool, t0: Cell::new(Instant::now()), answers, cancels: RefCell::default() });
-    while let Some(task) = tasks.recv().await {
-        match task {
-            Task::Start(t0) => desk.t0.set(t0),
-            Task::Cancel(id) => {
-                // One that has just ended has no entry any more.
-                if let Some(cancel) = desk.cancels.borrow_mut().remove(&id) {
-                    let _ = cancel.send(());
-                }
-            }
-            Task::Send(job) => {
-                let (cancel, cancelled) = oneshot::channel();
-                desk.cancels.borrow_mut().insert(job.id, cancel);
-                tokio::task::spawn_local(Rc::clone(&desk).attend(job, cancelled));
-            }
-        }
+    let desk = Rc::new(Desk {
+        shared,
+        tasks: RefCell::new(tasks),
+        waiting: RefCell::default(),
+        sooner: Notify::new(),
+        pool,
+        t0: Cell::new(Instant::now()),
+        answers,
+        cancels: RefCell::default(),
+    });
+    tokio::task::spawn_local(Rc::clone(&desk).keep_time(alarm));
+    while let Some(task) = poll_fn(|cx| desk.tasks.borrow_mut().poll_recv(cx)).await {
+        desk.obey(task);
     }
 }
 
@@ -168,6 +179,89 @@ enum Exchanged {
 }
 
 impl Desk {
+    /// Does what the thread is told, and sends what is due. Whoever has read some bytes looks, so that nothing that is due
+    /// waits for all streams that have something to be read.
+    fn look(self: &Rc<Self>) {
+        loop {
+            let Ok(task) = self.tasks.borrow_mut().try_recv() else { break };
+            self.obey(task);
+        }
+        self.send_due();
+    }
+
+    fn obey(self: &Rc<Self>, task: Task) {
+        match task {
+            Task::Start(t0) => self.t0.set(t0),
+            Task::Cancel(id) => self.cancel(id),
+            Task::Send(job) if job.at <= self.now() => self.send(job),
+            Task::Send(job) => {
+                let key = (job.at, job.id);
+                let mut waiting = self.waiting.borrow_mut();
+                if waiting.first_key_value().is_none_or(|(first, _)| key < *first) {
+                    self.sooner.notify_one();
+                }
+                waiting.insert(key, job);
+            }
+        }
+    }
+
+    fn cancel(&self, id: RequestId) {
+        // One that has just ended has no entry any more.
+        if let Some(cancel) = self.cancels.borrow_mut().remove(&id) {
+            let _ = cancel.send(());
+        }
+        let unsent = self.waiting.borrow_mut().extract_if(.., |_, job| job.id == id).next();
+        if let Some((_, job)) = unsent {
+            let given_up = Exchanged::Read(End::GivenUp);
+            let reading = Reading::new(job.expected);
+            let _ = self.answers.send(self.answer(id, reading, Notes::default(), given_up, self.now()));
+        }
+    }
+
+    fn send(self: &Rc<Self>, job: Job) {
+        let (cancel, cancelled) = oneshot::channel();
+        self.cancels.borrow_mut().insert(job.id, cancel);
+        let mut attending = Box::pin(Rc::clone(self).attend(job, cancelled));
+        // On an open connection this writes the request: now, and not behind all that is to be read.
+        if attending.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+            tokio::task::spawn_local(attending);
+        }
+    }
+
+    /// When the next one of those that wait is to be sent.
+    fn next_due(&self) -> Option<Ns> {
+        self.waiting.borrow().first_key_value().map(|((at, _), _)| *at)
+    }
+
+    fn send_due(self: &Rc<Self>) {
+        while self.next_due().is_some_and(|at| at <= self.now()) {
+            let Some((_, job)) = self.waiting.borrow_mut().pop_first() else { return };
+            self.send(job);
+        }
+    }
+
+    /// Sends what waits when it is due, for as long as the thread lives.
+    async fn keep_time(self: Rc<Self>, alarm: Alarm) {
+        loop {
+            self.send_due();
+            let Some(at) = self.next_due() else {
+                self.sooner.notified().await;
+                continue;
+            };
+            let at = self.t0.get() + Duration::from_nanos(at);
+            if Instant::now() + SPIN < at {
+                tokio::select! {
+                    biased;
+                    () = self.sooner.notified() => {}
+                    _ = alarm.wait(at) => {}
+                }
+            } else {
+                // What there is to be read is read meanwhile.
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
     fn now(&self) -> Ns {
         self.at(Instant::now())
     }
@@ -237,7 +331,7 @@ impl Desk {
 
     /// Sends a request and reads its response. It is sent a second time in two cases only: on a kept connection that the
     /// server had closed, before anything came back; and without `stream_options` when the server refuses that field.
-    async fn exchange(&self, job: &Job, reading: &mut Reading, notes: &mut Notes) -> Exchanged {
+    async fn exchange(self: &Rc<Self>, job: &Job, reading: &mut Reading, notes: &mut Notes) -> Exchanged {
         let bodies = job.order.bodies();
         let mut again = false;
         let mut refused_before = self.shared.no_usage.load(Ordering::Relaxed);
@@ -285,7 +379,7 @@ impl Desk {
 
     /// Reads a response's body to its end.
     async fn read(
-        &self,
+        self: &Rc<Self>,
         mut connection: Connection,
         response: Response<Incoming>,
         reading: &mut Reading,
@@ -310,6 +404,7 @@ impl Desk {
             };
             match bytes {
                 Some(Ok(bytes)) => {
+                    self.look();
                     if !reading.feed(&bytes, self.at(connection.last_read())) {
                         // Dropping the connection tells the server.
                         return Exchanged::Read(End::Enough);

@@ -117,6 +117,23 @@ fn open_warm_up_and_measured_arrivals() {
     assert_eq!((played.measure_start, played.measure_end), (60 * MS, 110 * MS));
 }
 
+#[test]
+fn requests_can_be_had_ahead_and_nothing_else_comes_early() {
+    let mut wanted: Vec<Recipe> = arriving(&[10 * MS], 2).into_iter().map(warm).collect();
+    wanted.extend(arriving(&[51 * MS, 52 * MS], 2));
+    let plan = WorkloadPlan { warmup: WarmupPlan::Duration(50 * MS), ..plan(open(None)) };
+    let resume = Resume::default();
+    let mut load = Load::new(&plan, Listed(wanted.into()), &resume).ahead(2 * MS);
+    assert_eq!(load.next_due(), Some(8 * MS));
+    assert!(load.poll(8 * MS - 1).is_none());
+    assert_eq!(load.poll(8 * MS).unwrap().due, 10 * MS);
+    assert_eq!(load.next_due(), Some(50 * MS), "the warm-up ends at its time");
+    assert!(load.poll(50 * MS - 1).is_none() && load.measuring().is_none());
+    let dues = std::iter::from_fn(|| load.poll(50 * MS)).map(|start| start.due);
+    assert_eq!(dues.collect::<Vec<_>>(), [51 * MS, 52 * MS]);
+    assert_eq!(load.measuring(), Some(50 * MS));
+}
+
 fn after(index: u64, parent: u64, delay: Ns) -> Recipe {
     Recipe { after: Some(crate::plan::After { index: parent, delay }), ..recipe(index, 16, 2) }
 }

@@ -3,6 +3,7 @@
 //! Every draw is a pure function of (seed, purpose, index), so a request's numbers do not depend on how many others
 //! were drawn before it, and all arithmetic goes through `libm`, so they are equal on every platform.
 
+mod chacha;
 mod distribution;
 mod json;
 mod lines;

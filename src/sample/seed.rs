@@ -1,7 +1,6 @@
 //! Keys and streams.
 
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{RngCore, SeedableRng};
+use super::chacha::ChaCha8;
 
 /// Mixes parts into one 64-bit key. Not cryptographic; the same on every platform (splitmix64's finaliser as a chain).
 pub fn key(parts: &[u64]) -> u64 {
@@ -45,7 +44,7 @@ pub fn mix(value: u64) -> u64 {
 
 /// A stream of draws for one purpose and one index.
 #[derive(Debug, Clone)]
-pub struct Draws(ChaCha8Rng);
+pub struct Draws(ChaCha8);
 
 impl Draws {
     /// The stream of `purpose` for the `index`-th thing under `seed`.
@@ -55,12 +54,12 @@ impl Draws {
 
     /// The stream that a [`key`] names.
     pub fn keyed(key: u64) -> Self {
-        Self(ChaCha8Rng::seed_from_u64(key))
+        Self(ChaCha8::seeded(key))
     }
 
     /// A uniform 64-bit integer.
     pub fn bits(&mut self) -> u64 {
-        self.0.next_u64()
+        self.0.next()
     }
 
     /// A uniform number in [0, 1) with 53 bits.

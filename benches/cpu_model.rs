@@ -5,7 +5,8 @@
 //! (the median is told, rounds of all cases are interleaved), `--dir target/cpu_model`. With `--follow yes`, a line on the standard
 //! input names measurements, and a line of JSON answers it, so that another program can interleave them with others. A line
 //! `greedy COUNT TOKEN...` is answered with the most likely tokens behind these, one after another: `[token, second, margin]` of
-//! each, with the second likeliest token and how far its logit is below.
+//! each, with the second likeliest token and how far its logit is below. A line `logits COUNT TOKEN...` is answered with the logits
+//! behind each of the last `COUNT` tokens, as 32-bit floats in base64.
 
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
@@ -187,6 +188,21 @@ fn greedy(model: &mut Model, prompt: &[u32], count: usize) -> Vec<(u32, u32, f32
     found
 }
 
+/// The logits behind each of the last `count` tokens.
+fn logits(model: &mut Model, tokens: &[u32], count: usize) -> String {
+    use base64::Engine;
+
+    let blocks = tokens.len().div_ceil(BLOCK) as u32;
+    let table: Vec<u32> = (0..blocks).collect();
+    let mut kv = model.kv(blocks, BLOCK as u32).unwrap();
+    let row = |(position, token): (u32, &u32)| Row { token: *token, position, sequence: 0 };
+    let rows: Vec<Row> = (0..).zip(tokens).map(row).collect();
+    let wanted: Vec<u32> = ((rows.len() - count) as u32..rows.len() as u32).collect();
+    let logits = model.step(&mut kv, &rows, &[&table], &wanted).unwrap();
+    let bytes: Vec<u8> = logits.iter().flat_map(|x| x.to_le_bytes()).collect();
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
 fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
@@ -197,8 +213,17 @@ fn follow(case: &mut Case) {
     println!("{{\"weight_bytes\": {}}}", case.model.shape().weight_bytes);
     for line in std::io::stdin().lock().lines() {
         let line = line.expect("lines are text");
+        let numbers = |words: &str| -> Vec<u32> {
+            words.split_whitespace().map(|w| w.parse().expect("numbers")).collect()
+        };
+        if let Some(words) = line.strip_prefix("logits ") {
+            let numbers = numbers(words);
+            let (count, tokens) = numbers.split_first().expect("a count");
+            println!("{}", logits(&mut case.model, tokens, *count as usize));
+            continue;
+        }
         if let Some(words) = line.strip_prefix("greedy ") {
-            let numbers: Vec<u32> = words.split_whitespace().map(|w| w.parse().expect("numbers")).collect();
+            let numbers = numbers(words);
             let (count, prompt) = numbers.split_first().expect("a count");
             let tokens = greedy(&mut case.model, prompt, *count as usize);
             let tokens: Vec<String> =

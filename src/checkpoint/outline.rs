@@ -32,6 +32,9 @@ pub struct Outline {
     pub dtypes: BTreeMap<String, u64>,
     /// The tokens that end an answer.
     pub end_tokens: Vec<u32>,
+    /// The method that has packed the weights of a folder into integers, such as `gptq`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quantised: Option<String>,
 }
 
 impl Outline {
@@ -95,6 +98,7 @@ impl Outline {
             context: number(&["max_position_embeddings", "n_positions", "n_ctx"]),
             vocabulary: number(&["vocab_size"]),
             end_tokens,
+            quantised: config["quantization_config"]["quant_method"].as_str().map(str::to_owned),
             ..Self::default()
         }
     }

@@ -31,7 +31,7 @@ fn tensor(name: &str, shape: &[usize], mean: f32, scale: f32) -> Tensor {
 }
 
 /// A small model of an architecture, its matrices in one format, or widened from it.
-fn write(path: &Path, architecture: &str, kind: GgmlDType, is_widened: bool) {
+pub fn write(path: &Path, architecture: &str, kind: GgmlDType, is_widened: bool) {
     let mut tensors: Vec<(String, QTensor)> = Vec::new();
     let mut matrix = |name: String, rows: usize, columns: usize| {
         let numbers = tensor(&name, &[rows, columns], 0.0, 0.12);

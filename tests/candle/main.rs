@@ -19,6 +19,7 @@ use sagebench::checkpoint::random::{Like, Random, Stored};
 use sagebench::plan::{PromptRecipe, Recipe, Sampling, WorkloadPlan};
 use sagebench::record::{GapRun, Outcome, Record};
 use sagebench::run::{Flow, Observer, Pace, Played, Resume, Stop, play};
+use sagebench::scenario::render::{Render, render};
 use sagebench::tokenizer::Tokenizer;
 
 use self::oracle::Oracle;
@@ -358,9 +359,59 @@ fn what_keeps_a_model_from_being_opened_is_told_before_the_run() {
         config.kv.bytes = Some(serde_json::from_str("\"900TiB\"").unwrap());
     });
     assert!(message.contains("MiB of memory are free; make `kv` smaller"), "{message}");
-    edit("config.json", &|config| config["model_type"] = "mamba".into());
-    let message = at_open(&|_| {});
-    assert!(message.contains("mamba") && message.contains("llama"), "the known ones are listed: {message}");
+}
+
+#[test]
+fn a_model_that_can_not_be_computed_is_shown_where_the_scenario_names_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = tiny(Like::Gpt2, dir.path());
+    let scenario = dir.path().join("s.yaml");
+    let text = "version: 1\nbackends:\n  cpu: { kind: candle, model: gpt2 }\nworkloads:\n  chat: { prompt: { kind: synthetic, tokens: 8 }, \
+                output: { tokens: 8 }, load: { kind: closed, concurrency: 1, requests: 1 } }\n";
+    std::fs::write(&scenario, text).unwrap();
+    let shown = || {
+        let Err(Rejected::Invalid(failed)) = prepare(&scenario, &Changes::default()) else {
+            panic!("it is refused")
+        };
+        let shown = render(&failed.sources, &failed.diagnostics, Render::Text { color: false });
+        assert!(shown.contains("s.yaml:3:31\n"), "it has its place: {shown}");
+        let message = shown.lines().next().unwrap();
+        message.replace(dir.path().to_str().unwrap(), "DIR")
+    };
+    let with = |file: &str, change: &dyn Fn(Vec<u8>) -> Vec<u8>| {
+        let path = folder.join(file);
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, change(whole.clone())).unwrap();
+        let message = shown();
+        std::fs::write(&path, whole).unwrap();
+        message
+    };
+    let config = |key: &'static str, value: serde_json::Value| {
+        with("config.json", &move |text| {
+            let mut config: serde_json::Value = serde_json::from_slice(&text).unwrap();
+            config[key] = value.clone();
+            config.to_string().into_bytes()
+        })
+    };
+    insta::assert_snapshot!(config("model_type", "mamba".into()), @"error: DIR/gpt2: the architecture `mamba` is not known here; known are gpt2, opt, llama, mistral, qwen2, qwen3, gemma3");
+    insta::assert_snapshot!(config("quantization_config", serde_json::json!({ "quant_method": "gptq" })), @"error: DIR/gpt2: weights are stored as gptq; known are f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, q2_k, q3_k, q4_k, q5_k, q6_k");
+    insta::assert_snapshot!(config("vocab_size", 300.into()), @"error: the tokenizer has ids up to 511, and the model's embedding has 300 rows: they do not belong together; name the right one with `tokenizer`");
+    insta::assert_snapshot!(with("config.json", &|text| text[..40].to_vec()), @"error: DIR/gpt2/config.json: EOF while parsing a string at line 3 column 17");
+    insta::assert_snapshot!(with("model.safetensors", &|bytes| bytes[..bytes.len() - 9].to_vec()), @"error: DIR/gpt2/model.safetensors: it is truncated: tensor `ln_f.bias` ends at byte 925936, and the file has 925927");
+    insta::assert_snapshot!(with("model.safetensors", &|bytes| bytes[..100].to_vec()), @"error: DIR/gpt2/model.safetensors: it is truncated: its header has 2280 bytes, and the file 100");
+    insta::assert_snapshot!(with("tokenizer.json", &|_| b"{}".to_vec()), @"error: DIR/gpt2/tokenizer.json: it is no tokenizer.json: Model missing. at line 1 column 2");
+
+    // A format that others have.
+    let path = dir.path().join("other.gguf");
+    gguf::write(&path, "llama", candle_core::quantized::GgmlDType::Q8_0, false);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let name = b"token_embd.weight";
+    let at = bytes.windows(name.len()).position(|part| part == name).unwrap() + name.len();
+    // Behind the number of dimensions and two of them.
+    bytes[at + 20] = 20;
+    std::fs::write(&path, bytes).unwrap();
+    std::fs::write(&scenario, text.replace("gpt2", "other.gguf")).unwrap();
+    insta::assert_snapshot!(shown(), @"error: DIR/other.gguf: weights are stored as iq4_nl; known are f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, q2_k, q3_k, q4_k, q5_k, q6_k");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What is looked at before a model is opened: its files, its outline, its tokenizer.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::ChatTemplate;
@@ -29,6 +29,26 @@ pub enum OpenError {
     /// Its files can not be found, fetched or read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// Nobody wrote this one.
+    #[error("{}: the architecture `{name}` is not known here; known are {known}", path.display())]
+    Architecture {
+        /// The folder or file.
+        path: PathBuf,
+        /// What it names.
+        name: String,
+        /// What is computed here.
+        known: String,
+    },
+    /// Weights in a format that is not computed with.
+    #[error("{}: weights are stored as {kind}; known are {known}", path.display())]
+    Quantisation {
+        /// The folder or file.
+        path: PathBuf,
+        /// Their format.
+        kind: String,
+        /// What is read here.
+        known: &'static str,
+    },
     /// Its tokenizer has more tokens than its embedding.
     #[error(
         "the tokenizer has ids up to {last}, and the model's embedding has {rows} rows: they do not belong together; name the right one with `tokenizer`"
@@ -82,7 +102,7 @@ impl Source {
         // With another tokenizer, the model's own may be missing.
         let checkpoint =
             Checkpoint::find(&config.model, config.revision.as_deref(), dir, &hub, Wanted::Model)?;
-        let outline = Outline::read(&checkpoint)?;
+        let outline = computed(&checkpoint)?;
         let tokenizer = match &config.tokenizer {
             Some(other) => Hf::find(other, None, dir, &hub)?,
             None => Hf::open(&checkpoint)?,
@@ -108,7 +128,7 @@ impl Source {
         hub: &Hub,
     ) -> Result<(Checkpoint, Outline), OpenError> {
         let checkpoint = Checkpoint::find(&draft.model, draft.revision.as_deref(), dir, hub, Wanted::Model)?;
-        let outline = Outline::read(&checkpoint)?;
+        let outline = computed(&checkpoint)?;
         if !Hf::open(&checkpoint)?.is_same(tokenizer) {
             return Err(OpenError::DraftTokenizer { model: draft.model.clone() });
         }
@@ -120,4 +140,32 @@ impl Source {
         let drafts = self.draft.as_ref().and_then(|(_, outline)| outline.context);
         [self.outline.context, drafts].into_iter().flatten().min()
     }
+}
+
+/// The outline of a model that can be computed here.
+#[cfg(feature = "candle")]
+fn computed(checkpoint: &Checkpoint) -> Result<Outline, OpenError> {
+    use super::model::{FORMATS, KNOWN};
+
+    let outline = Outline::read(checkpoint)?;
+    let path = || checkpoint.path.clone();
+    let name = &outline.architecture;
+    if !KNOWN.contains(&name.strip_suffix("_text").unwrap_or(name)) {
+        return Err(OpenError::Architecture { path: path(), name: name.clone(), known: KNOWN.join(", ") });
+    }
+    // Folders hold masks and positions of other types beside their weights.
+    let stored = outline.dtypes.keys().find(|kind| {
+        let is_known = FORMATS.split(", ").any(|known| known == kind.as_str());
+        !is_known && (checkpoint.is_gguf() || kind.starts_with("f8"))
+    });
+    match stored.or(outline.quantised.as_ref()) {
+        Some(kind) => Err(OpenError::Quantisation { path: path(), kind: kind.clone(), known: FORMATS }),
+        None => Ok(outline),
+    }
+}
+
+/// Any outline: the program was built without what computes it, which is told when the model is opened.
+#[cfg(not(feature = "candle"))]
+fn computed(checkpoint: &Checkpoint) -> Result<Outline, OpenError> {
+    Ok(Outline::read(checkpoint)?)
 }

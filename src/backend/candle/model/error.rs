@@ -5,6 +5,9 @@ use std::path::PathBuf;
 /// The architectures of [`super::Model`], as `config.json` and GGUF name them.
 pub const KNOWN: &[&str] = &["gpt2", "opt", "llama", "mistral", "qwen2", "qwen3", "gemma3"];
 
+/// The formats of weights that [`super::Model`] reads.
+pub const FORMATS: &str = "f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, q2_k, q3_k, q4_k, q5_k, q6_k";
+
 /// Each is one message that names the file.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -75,7 +78,7 @@ pub enum Error {
         expected: Vec<usize>,
     },
     /// A number format that cannot be computed with.
-    #[error("{}: the tensor `{name}` is stored as {kind}; known are F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2K to Q6K", path.display())]
+    #[error("{}: the tensor `{name}` is stored as {kind}; known are {FORMATS}", path.display())]
     Quantisation {
         /// The folder or file.
         path: PathBuf,

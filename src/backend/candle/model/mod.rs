@@ -19,7 +19,7 @@ mod tests;
 use std::fs;
 use std::path::Path;
 
-pub use error::{Error, KNOWN};
+pub use error::{Error, FORMATS, KNOWN};
 
 use forward::Scratch;
 use kernel::{Cells, Geometry, Kind, Level, Matrix, Pool};

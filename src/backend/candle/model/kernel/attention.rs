@@ -144,9 +144,8 @@ impl Attention<'_> {
         out: &mut [f32],
     ) {
         let g = self.geometry;
-        let width = g.group * g.head;
-        let out = Out::new(out, g.kv_heads * width, 0);
-        let tasks = self.spans.len() * g.kv_heads;
+        let out = Out::new(out, g.kv_heads * g.group * g.head, 0);
+        let tasks = self.spans.len().div_ceil(TOGETHER) * g.kv_heads;
         let next = AtomicUsize::new(0);
         pool.run(&|thread| {
             let mut scores = scratch[thread].lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -156,119 +155,168 @@ impl Attention<'_> {
                     return;
                 }
                 // Long rows first: the last rows of a chunk see most.
-                let (row, h) = (self.spans.len() - 1 - task / g.kv_heads, task % g.kv_heads);
-                let query = &queries.0[row * queries.1 + h * width..][..width];
-                // SAFETY: each task has columns of its own, and is handed out once.
-                let out = unsafe { out.columns(row, h * width..(h + 1) * width) };
-                match cells {
-                    (Cells::Full(k), Cells::Full(v)) => {
-                        self.dispatch(level, (k, v), row, h, query, &mut scores, out);
+                let (last, h) = ((tasks - 1 - task) / g.kv_heads, task % g.kv_heads);
+                let end = self.spans.len().min((last + 1) * TOGETHER);
+                let mut first = last * TOGETHER;
+                while first < end {
+                    // Each head of each row has columns of its own, and is handed out once.
+                    let run = Run { rows: first..self.alike(first, end), h, queries, out: &out };
+                    first = run.rows.end;
+                    match cells {
+                        (Cells::Full(k), Cells::Full(v)) => self.dispatch(level, (k, v), &run, &mut scores),
+                        (Cells::Half(k), Cells::Half(v)) => self.dispatch(level, (k, v), &run, &mut scores),
+                        _ => unreachable!("keys and values of a pool have one type"),
                     }
-                    (Cells::Half(k), Cells::Half(v)) => {
-                        self.dispatch(level, (k, v), row, h, query, &mut scores, out);
-                    }
-                    _ => unreachable!("keys and values of a pool have one type"),
                 }
             }
         });
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one task of `attend`")]
-    fn dispatch<T: Cell>(
-        &self,
-        level: Level,
-        cells: (&[T], &[T]),
-        row: usize,
-        h: usize,
-        query: &[f32],
-        scores: &mut Vec<f32>,
-        out: &mut [f32],
-    ) {
+    /// The end of the rows from `first` on that follow one another in one sequence and see it from its beginning.
+    fn alike(&self, first: usize, end: usize) -> usize {
+        let follows = |row: usize| {
+            let ((before, a), (sequence, b)) = (&self.spans[row - 1], &self.spans[row]);
+            before == sequence && a.start == 0 && b.start == 0 && a.end + 1 == b.end
+        };
+        (first + 1..end).find(|row| !follows(*row)).unwrap_or(end)
+    }
+
+    fn dispatch<T: Cell>(&self, level: Level, cells: (&[T], &[T]), run: &Run<'_>, scores: &mut Vec<f32>) {
         #[cfg(target_arch = "x86_64")]
         {
             #[target_feature(enable = "avx2,fma,f16c")]
             fn fast<T: Cell>(
                 attention: &Attention<'_>,
                 cells: (&[T], &[T]),
-                row: usize,
-                h: usize,
-                query: &[f32],
+                run: &Run<'_>,
                 scores: &mut Vec<f32>,
-                out: &mut [f32],
             ) {
-                attention.task::<T, true>(cells, row, h, query, scores, out);
+                attention.task::<T, true>(cells, run, scores);
             }
-            if level == Level::Avx2 {
+            /// Twice as many registers.
+            #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+            fn faster<T: Cell>(
+                attention: &Attention<'_>,
+                cells: (&[T], &[T]),
+                run: &Run<'_>,
+                scores: &mut Vec<f32>,
+            ) {
+                attention.task::<T, true>(cells, run, scores);
+            }
+            match level {
+                Level::Portable => {}
                 // SAFETY: `Level::best` asked for the features.
-                return unsafe { fast(self, cells, row, h, query, scores, out) };
+                Level::Avx2 => return unsafe { fast(self, cells, run, scores) },
+                // SAFETY: as above.
+                Level::Avx512 => return unsafe { faster(self, cells, run, scores) },
             }
         }
         let _ = level;
-        self.task::<T, false>(cells, row, h, query, scores, out);
+        self.task::<T, false>(cells, run, scores);
     }
 
-    /// One row and one head of keys and values.
+    /// Rows that follow one another and one head of keys and values.
     #[inline(always)]
     fn task<T: Cell, const FAST: bool>(
         &self,
         (keys, values): (&[T], &[T]),
-        row: usize,
-        h: usize,
-        query: &[f32],
+        run: &Run<'_>,
         scores: &mut Vec<f32>,
-        out: &mut [f32],
     ) {
         let g = self.geometry;
-        let padded = g.padded();
-        let (sequence, span) = &self.spans[row];
-        let (first, last) = (span.start / g.block_tokens, (span.end - 1) / g.block_tokens);
+        let (tokens, padded) = (g.block_tokens, g.padded());
+        let (sequence, longest) = &self.spans[run.rows.end - 1];
+        let (first, last) = (longest.start / tokens, (longest.end - 1) / tokens);
         let table = &self.tables[*sequence as usize][first..=last];
-        let width = table.len() * padded;
-        scores.clear();
-        scores.resize(width * g.group, f32::NEG_INFINITY);
-        let base = |block: u32| block as usize * g.block() + h * g.cells();
-        // The slots of a block that are attended to.
-        let slots = |at: usize| {
-            let start = (first + at) * g.block_tokens;
-            span.start.saturating_sub(start)..g.block_tokens.min(span.end - start)
+        let (width, count) = (table.len() * padded, run.rows.len() * g.group);
+        // What query `q` attends to, in tokens behind the first block of the table.
+        let seen = |q: usize| {
+            let span = &self.spans[run.rows.start + q / g.group].1;
+            span.start - first * tokens..span.end - first * tokens
         };
-        for (at, block) in table.iter().enumerate() {
-            let keys = &keys[base(*block)..][..g.cells()];
-            let mut j = 0;
-            while j < g.group {
-                let take = (g.group - j).min(3);
-                let queries = &query[j * g.head..];
-                let mut into = |q: usize, lane: usize, sums: [f32; 8]| {
-                    scores[(j + q) * width + at * padded + lane..][..8].copy_from_slice(&sums);
+        let query = |q: usize| {
+            let row = run.rows.start + q / g.group;
+            &run.queries.0[row * run.queries.1 + (run.h * g.group + q % g.group) * g.head..][..g.head]
+        };
+        scores.clear();
+        scores.resize(width * count, f32::NEG_INFINITY);
+        let base = |at: usize| table[at] as usize * g.block() + run.h * g.cells();
+        for at in 0..table.len() {
+            let keys = &keys[base(at)..][..g.cells()];
+            let mut q = 0;
+            while q < count {
+                let take = (count - q).min(QUERIES);
+                let mut into = |i: usize, lane: usize, sums: [f32; 8]| {
+                    scores[(q + i) * width + at * padded + lane..][..8].copy_from_slice(&sums);
                 };
                 match take {
-                    1 => score::<T, FAST, 1>(keys, padded, queries, g.head, &mut into),
-                    2 => score::<T, FAST, 2>(keys, padded, queries, g.head, &mut into),
-                    _ => score::<T, FAST, 3>(keys, padded, queries, g.head, &mut into),
+                    1 => score::<T, FAST, 1>(keys, padded, [query(q)], &mut into),
+                    2 => score::<T, FAST, 2>(keys, padded, [query(q), query(q + 1)], &mut into),
+                    _ => score::<T, FAST, 3>(keys, padded, [query(q), query(q + 1), query(q + 2)], &mut into),
                 }
-                j += take;
+                q += take;
             }
-            let slots = slots(at);
-            for scores in scores.chunks_exact_mut(width) {
+            for (q, scores) in scores.chunks_exact_mut(width).enumerate() {
                 let block = &mut scores[at * padded..(at + 1) * padded];
-                block[..slots.start].fill(f32::NEG_INFINITY);
-                block[slots.end..].fill(f32::NEG_INFINITY);
+                let seen = seen(q);
+                let inside = |token: usize| token.saturating_sub(at * tokens).min(tokens);
+                block[..inside(seen.start)].fill(f32::NEG_INFINITY);
+                block[inside(seen.end)..].fill(f32::NEG_INFINITY);
             }
         }
-        for (scores, out) in scores.chunks_exact_mut(width).zip(out.chunks_exact_mut(g.head)) {
-            let inverse = softmax::<FAST>(scores);
-            weigh::<T, FAST>(
-                &table.iter().enumerate().flat_map(|(at, block)| {
-                    let base = base(*block);
-                    slots(at).map(move |slot| (at * padded + slot, base + slot * g.head))
-                }),
-                scores,
-                values,
-                inverse,
-                out,
-            );
+        let place = |token: usize| {
+            let (at, slot) = (token / tokens, token % tokens);
+            (at * padded + slot, base(at) + slot * g.head, tokens - slot)
+        };
+        let mut q = 0;
+        while q < count {
+            let take = (count - q).min(QUERIES);
+            let scores = &mut scores[q * width..(q + take) * width];
+            let mut inverses = [0.0; QUERIES];
+            for (scores, inverse) in scores.chunks_exact_mut(width).zip(&mut inverses) {
+                *inverse = softmax::<FAST>(scores);
+            }
+            let weights = |i: usize| &scores[i * width..(i + 1) * width];
+            let outs = |i: usize| {
+                let (row, column) = (run.rows.start + (q + i) / g.group, run.h * g.group + (q + i) % g.group);
+                // SAFETY: one head of one row, which is handed out once.
+                unsafe { run.out.columns(row, column * g.head..(column + 1) * g.head) }
+            };
+            let values = Values { cells: values, head: g.head, place: &place };
+            match take {
+                1 => values.weigh::<FAST, 1>(&[seen(q)], [weights(0)], inverses, [outs(0)]),
+                2 => values.weigh::<FAST, 2>(
+                    &[seen(q), seen(q + 1)],
+                    [weights(0), weights(1)],
+                    inverses,
+                    [outs(0), outs(1)],
+                ),
+                _ => values.weigh::<FAST, 3>(
+                    &[seen(q), seen(q + 1), seen(q + 2)],
+                    [weights(0), weights(1), weights(2)],
+                    inverses,
+                    [outs(0), outs(1), outs(2)],
+                ),
+            }
+            q += take;
         }
     }
+}
+
+/// Rows of a step that share a pass over their keys and values where they follow one another.
+const TOGETHER: usize = 3;
+
+/// Queries that share what is loaded.
+const QUERIES: usize = 3;
+
+/// A part of [`Attention::attend`].
+struct Run<'a> {
+    /// Rows that follow one another in one sequence.
+    rows: Range<usize>,
+    /// The head of keys and values.
+    h: usize,
+    queries: (&'a [f32], usize),
+    out: &'a Out<'a>,
 }
 
 /// Scores of `Q` queries with all tokens of a block, eight tokens at a time. Even and odd dimensions are summed apart.
@@ -276,14 +324,12 @@ impl Attention<'_> {
 fn score<T: Cell, const FAST: bool, const Q: usize>(
     keys: &[T],
     padded: usize,
-    queries: &[f32],
-    head: usize,
+    queries: [&[f32]; Q],
     into: &mut impl FnMut(usize, usize, [f32; 8]),
 ) {
-    let queries: [&[f32]; Q] = std::array::from_fn(|q| &queries[q * head..(q + 1) * head]);
     for lane in (0..padded).step_by(8) {
         let mut sums = [[[0.0_f32; 8]; 2]; Q];
-        for pair in 0..head / 2 {
+        for pair in 0..queries[0].len() / 2 {
             for odd in 0..2 {
                 let d = pair * 2 + odd;
                 let Some(keys) = keys[d * padded + lane..].first_chunk::<8>() else { return };
@@ -326,53 +372,89 @@ fn softmax<const FAST: bool>(scores: &mut [f32]) -> f32 {
     1.0 / reduce(sums)
 }
 
-/// `out = inverse × Σ weight × value`, over (index of the weight, offset of the value).
-#[inline(always)]
-fn weigh<T: Cell, const FAST: bool>(
-    places: &(impl Iterator<Item = (usize, usize)> + Clone),
-    weights: &[f32],
-    values: &[T],
-    inverse: f32,
-    out: &mut [f32],
-) {
-    let mut d = 0;
-    while d < out.len() {
-        if out.len() - d >= 64 {
-            weighed::<T, FAST, 8>(places.clone(), weights, values, inverse, d, out);
-            d += 64;
-        } else if out.len() - d >= 32 {
-            weighed::<T, FAST, 4>(places.clone(), weights, values, inverse, d, out);
-            d += 32;
-        } else {
-            weighed::<T, FAST, 1>(places.clone(), weights, values, inverse, d, out);
-            d += 8;
-        }
-    }
+/// Values of one head of a sequence.
+struct Values<'a, T, P> {
+    cells: &'a [T],
+    head: usize,
+    /// Where a token's weight and its value are, and how many tokens lie behind one another from there on.
+    place: &'a P,
 }
 
-/// `V` vectors of eight dimensions from `d`.
-#[inline(always)]
-fn weighed<T: Cell, const FAST: bool, const V: usize>(
-    places: impl Iterator<Item = (usize, usize)>,
-    weights: &[f32],
-    values: &[T],
-    inverse: f32,
-    d: usize,
-    out: &mut [f32],
-) {
-    let mut sums = [[0.0_f32; 8]; V];
-    for (index, offset) in places {
-        let weight = weights[index];
-        let (values, _) = values[offset + d..][..V * 8].as_chunks::<8>();
-        for v in 0..V {
-            let values = T::load::<FAST>(&values[v]);
-            for i in 0..8 {
-                sums[v][i] = fma::<FAST>(weight, values[i], sums[v][i]);
+impl<T: Cell, P: Fn(usize) -> (usize, usize, usize)> Values<'_, T, P> {
+    /// `out = inverse × Σ weight × value`, over the tokens that each query has seen: all of them what the first one has, and the
+    /// others some more behind that.
+    #[inline(always)]
+    fn weigh<const FAST: bool, const Q: usize>(
+        &self,
+        seen: &[Range<usize>; Q],
+        weights: [&[f32]; Q],
+        inverses: [f32; QUERIES],
+        mut outs: [&mut [f32]; Q],
+    ) {
+        let mut d = 0;
+        while d < outs[0].len() {
+            if outs[0].len() - d >= 32 {
+                self.part::<FAST, Q, 4>(seen, weights, inverses, d, &mut outs);
+                d += 32;
+            } else {
+                self.part::<FAST, Q, 1>(seen, weights, inverses, d, &mut outs);
+                d += 8;
             }
         }
     }
-    let (out, _) = out[d..][..V * 8].as_chunks_mut::<8>();
-    for (out, sums) in out.iter_mut().zip(sums) {
-        *out = sums.map(|s| s * inverse);
+
+    /// `V` vectors of eight dimensions from `d`.
+    #[inline(always)]
+    fn part<const FAST: bool, const Q: usize, const V: usize>(
+        &self,
+        seen: &[Range<usize>; Q],
+        weights: [&[f32]; Q],
+        inverses: [f32; QUERIES],
+        d: usize,
+        outs: &mut [&mut [f32]; Q],
+    ) {
+        let mut sums = [[[0.0_f32; 8]; V]; Q];
+        self.add::<FAST, Q, V>(seen[0].clone(), weights, d, &mut sums);
+        for q in 1..Q {
+            let mut one = [sums[q]];
+            self.add::<FAST, 1, V>(seen[0].end..seen[q].end, [weights[q]], d, &mut one);
+            [sums[q]] = one;
+        }
+        for q in 0..Q {
+            let (out, _) = outs[q][d..][..V * 8].as_chunks_mut::<8>();
+            for (out, sums) in out.iter_mut().zip(sums[q]) {
+                *out = sums.map(|s| s * inverses[q]);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn add<const FAST: bool, const Q: usize, const V: usize>(
+        &self,
+        tokens: Range<usize>,
+        weights: [&[f32]; Q],
+        d: usize,
+        sums: &mut [[[f32; 8]; V]; Q],
+    ) {
+        let mut held = *sums;
+        let mut token = tokens.start;
+        while token < tokens.end {
+            let (weight, value, count) = (self.place)(token);
+            let count = count.min(tokens.end - token);
+            for i in 0..count {
+                let (values, _) = self.cells[value + i * self.head + d..][..V * 8].as_chunks::<8>();
+                let values: [[f32; 8]; V] = std::array::from_fn(|v| T::load::<FAST>(&values[v]));
+                for q in 0..Q {
+                    let weight = weights[q][weight + i];
+                    for v in 0..V {
+                        for lane in 0..8 {
+                            held[q][v][lane] = fma::<FAST>(weight, values[v][lane], held[q][v][lane]);
+                        }
+                    }
+                }
+            }
+            token += count;
+        }
+        *sums = held;
     }
 }

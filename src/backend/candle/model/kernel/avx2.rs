@@ -23,24 +23,24 @@ use std::arch::x86_64::{
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use super::matrix::{Activations, GROUP, Kind, Matrix};
+use super::matrix::{Activations, GROUP, Kind, Matrix, RUN};
 use super::product::Out;
 use super::scalar::SPAN;
 
-const F32: u8 = 0;
-const F16: u8 = 1;
-const BF16: u8 = 2;
-const Q8_0: u8 = 3;
-const Q4_0: u8 = 4;
-const Q4_1: u8 = 5;
-const Q4K: u8 = 6;
+pub(super) const F32: u8 = 0;
+pub(super) const F16: u8 = 1;
+pub(super) const BF16: u8 = 2;
+pub(super) const Q8_0: u8 = 3;
+pub(super) const Q4_0: u8 = 4;
+pub(super) const Q4_1: u8 = 5;
+pub(super) const Q4K: u8 = 6;
 const Q6K: u8 = 7;
 
 /// Weight rows in a tile.
 const TILE: usize = 4;
 
 /// The most activations that share one pass over the weights: their spans of 4 KiB fit in the second cache.
-const PANEL: usize = 129;
+pub(super) const PANEL: usize = 129;
 
 /// Writes the products of weight rows `rows` with every activation to `out`.
 ///
@@ -50,10 +50,10 @@ pub unsafe fn chunk(matrix: &Matrix, rows: Range<usize>, input: &Activations, ou
     assert!(rows.start <= rows.end && rows.end <= matrix.rows() && matrix.cols() == input.cols);
     assert!(input.values.len() >= input.rows * input.cols && out.fits(input.rows, &rows));
     if matrix.kind().quantised() {
-        let groups = input.rows * input.cols / GROUP;
-        assert!(input.cols.is_multiple_of(matrix.kind().block()) && input.bytes.len() >= groups * GROUP);
-        // Scales and sums are read eight at a time.
-        assert!(input.scales.len() >= groups + RUN - 1 && input.sums.len() >= groups + RUN - 1);
+        let factors = input.rows * input.stride();
+        assert!(input.cols.is_multiple_of(matrix.kind().block()));
+        assert!(input.bytes.len() >= input.rows * input.cols);
+        assert!(input.scales.len() >= factors && input.sums.len() >= factors);
     }
     // SAFETY: the features are the caller's promise; the asserts are the bounds that the functions state.
     unsafe {
@@ -83,7 +83,7 @@ fn prefetch(at: *const u8) {
 /// Eight numbers. Reads 32 bytes (f32) or 16 (16-bit kinds) from `at`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn load<const KIND: u8>(at: *const u8) -> __m256 {
+pub(super) unsafe fn load<const KIND: u8>(at: *const u8) -> __m256 {
     // SAFETY: the caller's bound, above.
     unsafe {
         match KIND {
@@ -366,9 +366,6 @@ unsafe fn half(at: *const u8) -> f32 {
     _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits))))
 }
 
-/// Groups whose scales are prepared at once: those of a block of the formats that share scales among several.
-const RUN: usize = 8;
-
 /// `count` f16 numbers, `stride` bytes apart, as f32; the rest of eight is zero.
 ///
 /// # Safety
@@ -397,7 +394,7 @@ unsafe fn halves(at: *const u8, stride: usize, count: usize) -> __m256 {
 /// The row has at least `at + count` groups in whole blocks; of formats with blocks of 256 numbers, `at` begins one.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn scales<const KIND: u8>(row: *const u8, at: usize, count: usize) -> (__m256, __m256) {
+pub(super) unsafe fn scales<const KIND: u8>(row: *const u8, at: usize, count: usize) -> (__m256, __m256) {
     let zero = _mm256_setzero_ps();
     // SAFETY: offsets stay below the size of the block.
     unsafe {
@@ -482,7 +479,7 @@ unsafe fn group<const KIND: u8>(row: *const u8, at: usize) -> (__m256i, __m256i)
 }
 
 /// Groups of a row whose scales are kept while several activations are multiplied with it: 16,384 inputs.
-const KEPT: usize = 512;
+pub(super) const KEPT: usize = 512;
 
 /// Scales and minima of the groups of a tile's rows.
 type Kept = [[[MaybeUninit<f32>; KEPT]; 2]; TILE];
@@ -522,7 +519,7 @@ unsafe fn quant_tile<const KIND: u8, const R: usize, const C: usize, const AHEAD
     size: usize,
     kept: Option<&Kept>,
 ) {
-    let groups = input.cols / GROUP;
+    let (groups, stride) = (input.cols / GROUP, input.stride());
     let signed = KIND == Q8_0 || KIND == Q6K;
     // Bytes of eight groups.
     let block = match KIND {
@@ -533,12 +530,13 @@ unsafe fn quant_tile<const KIND: u8, const R: usize, const C: usize, const AHEAD
     };
     let mut sums = [[_mm256_setzero_ps(); R]; C];
     let mut minima = [[_mm256_setzero_ps(); R]; C];
-    // SAFETY: the group index of every activation is below `input.rows × groups`, whose arrays `chunk` checked.
+    // SAFETY: groups of every activation are below those of `input.rows`, whose arrays `chunk` checked; scales and sums are read
+    // `RUN` at a time, and their stride is whole runs.
     unsafe {
         let bytes: [*const i8; C] =
             std::array::from_fn(|c| input.bytes.as_ptr().add((at + c) * groups * GROUP));
-        let factors: [*const f32; C] = std::array::from_fn(|c| input.scales.as_ptr().add((at + c) * groups));
-        let totals: [*const f32; C] = std::array::from_fn(|c| input.sums.as_ptr().add((at + c) * groups));
+        let factors: [*const f32; C] = std::array::from_fn(|c| input.scales.as_ptr().add((at + c) * stride));
+        let totals: [*const f32; C] = std::array::from_fn(|c| input.sums.as_ptr().add((at + c) * stride));
         for first in (0..groups).step_by(RUN) {
             let count = if groups - first >= RUN { RUN } else { groups - first };
             if AHEAD {

@@ -41,7 +41,7 @@ macro_rules! twice {
                 fn fast($($arg: $type),*) {
                     $body::<true>($($arg),*);
                 }
-                if level == Level::Avx2 {
+                if level != Level::Portable {
                     // SAFETY: `Level::best` asked for the features.
                     return unsafe { fast($($arg),*) };
                 }

@@ -141,6 +141,9 @@ impl Matrix {
 /// Numbers of one scale in quantised activations.
 pub const GROUP: usize = 32;
 
+/// Groups whose scales are read at once: those of a block of the formats that share scales among several.
+pub const RUN: usize = 8;
+
 /// Activations `[rows, cols]`, and the same in signed bytes where a product needs them.
 #[derive(Default)]
 pub struct Activations {
@@ -152,10 +155,10 @@ pub struct Activations {
     pub cols: usize,
     /// `round(value / scale)`, at most ±127.
     pub bytes: Vec<i8>,
-    /// One scale for each [`GROUP`] of a row, and seven numbers behind the last, so that eight can be read from each.
+    /// One scale for each [`GROUP`] of a row, and zeros up to the next multiple of [`RUN`].
     pub scales: Vec<f32>,
-    /// The sum of each group's bytes times its scale: what a minimum of the weights is multiplied with. As many
-    /// numbers as scales.
+    /// The sum of each group's bytes times its scale: what a minimum of the weights is multiplied with. Laid out as scales
+    /// are.
     pub sums: Vec<f32>,
 }
 
@@ -166,27 +169,41 @@ impl Activations {
         (self.rows, self.cols) = (rows, cols);
     }
 
+    /// Scales, and sums, from a row to the next.
+    pub fn stride(&self) -> usize {
+        (self.cols / GROUP).next_multiple_of(RUN)
+    }
+
     /// Fills the quantised side. `cols` is a multiple of [`GROUP`].
     pub fn quantise(&mut self) {
-        let groups = self.rows * self.cols / GROUP;
-        self.bytes.resize(groups * GROUP, 0);
-        self.scales.resize(groups + 7, 0.0);
-        self.sums.resize(groups + 7, 0.0);
-        let (values, _) = self.values.as_chunks::<GROUP>();
-        let (bytes, _) = self.bytes.as_chunks_mut::<GROUP>();
-        for (((values, bytes), scale), sum) in
-            values.iter().zip(bytes).zip(&mut self.scales).zip(&mut self.sums)
-        {
-            let largest = values.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
-            *scale = largest / 127.0;
-            let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
-            let mut total = 0_i32;
-            for (byte, value) in bytes.iter_mut().zip(values) {
-                // Adding and taking away 1.5 × 2²³ rounds to the nearest integer without a call.
-                *byte = ((value * inverse + 12_582_912.0) - 12_582_912.0) as i8;
-                total += i32::from(*byte);
-            }
-            *sum = total as f32 * *scale;
+        let (groups, stride) = (self.cols / GROUP, self.stride());
+        self.bytes.resize(self.rows * self.cols, 0);
+        self.scales.resize(self.rows * stride, 0.0);
+        self.sums.resize(self.rows * stride, 0.0);
+        let rows = self.values.chunks_exact(self.cols).zip(self.bytes.chunks_exact_mut(self.cols));
+        let factors = self.scales.chunks_exact_mut(stride).zip(self.sums.chunks_exact_mut(stride));
+        for ((values, bytes), (scales, sums)) in rows.zip(factors) {
+            quantise_row(values, bytes, scales, sums);
+            // Other shapes have left their numbers here.
+            scales[groups..].fill(0.0);
+            sums[groups..].fill(0.0);
         }
+    }
+}
+
+/// The quantised side of one row.
+fn quantise_row(values: &[f32], bytes: &mut [i8], scales: &mut [f32], sums: &mut [f32]) {
+    let (values, bytes) = (values.as_chunks::<GROUP>().0, bytes.as_chunks_mut::<GROUP>().0);
+    for (((values, bytes), scale), sum) in values.iter().zip(bytes).zip(scales).zip(sums) {
+        let largest = values.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
+        *scale = largest / 127.0;
+        let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+        let mut total = 0_i32;
+        for (byte, value) in bytes.iter_mut().zip(values) {
+            // Adding and taking away 1.5 × 2²³ rounds to the nearest integer without a call.
+            *byte = ((value * inverse + 12_582_912.0) - 12_582_912.0) as i8;
+            total += i32::from(*byte);
+        }
+        *sum = total as f32 * *scale;
     }
 }

@@ -12,6 +12,8 @@
 mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod mapped;
 mod math;
 mod matrix;
@@ -20,6 +22,8 @@ mod product;
 mod scalar;
 #[cfg(test)]
 mod tests;
+#[cfg(target_arch = "x86_64")]
+mod vnni;
 
 pub use attention::{Attention, Cells, Geometry};
 pub use mapped::Mapped;
@@ -37,6 +41,9 @@ pub enum Level {
     /// AVX2, FMA and F16C: only [`Level::best`] answers it, after asking the processor.
     #[cfg(target_arch = "x86_64")]
     Avx2,
+    /// These and AVX-512 F, BW, DQ, VL and VNNI: only [`Level::best`] answers it.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
 }
 
 impl Level {
@@ -47,7 +54,12 @@ impl Level {
             && is_x86_feature_detected!("fma")
             && is_x86_feature_detected!("f16c")
         {
-            return Self::Avx2;
+            let is_wide = is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512vnni");
+            return if is_wide { Self::Avx512 } else { Self::Avx2 };
         }
         Self::Portable
     }

@@ -129,6 +129,9 @@ pub(super) fn one(
         #[cfg(target_arch = "x86_64")]
         // SAFETY: `Level::best` asked for the features.
         Level::Avx2 => unsafe { super::avx2::chunk(product.matrix, rows.clone(), input, out) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Level::Avx512 => unsafe { super::avx512::chunk(product.matrix, rows.clone(), input, out) },
     }
     if let Some(bias) = product.bias {
         for t in 0..input.rows {

@@ -150,8 +150,8 @@ fn dot_quantised(kind: Kind, weights: &[u8], input: &Activations, at: usize) -> 
     let mut minima = [0.0; 8];
     for g in 0..groups {
         let weights = group(kind, weights, g);
-        let index = at * groups + g;
-        let bytes = &input.bytes[index * GROUP..][..GROUP];
+        let index = at * input.stride() + g;
+        let bytes = &input.bytes[(at * groups + g) * GROUP..][..GROUP];
         let scale = weights.scale * input.scales[index];
         for (lane, sum) in lanes.iter_mut().enumerate() {
             let mut integer = 0;

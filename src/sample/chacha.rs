@@ -1,7 +1,7 @@
-//! ChaCha with 8 rounds, one block at a time: the numbers of `rand_chacha`'s `ChaCha8Rng::seed_from_u64`, which computes four
+//! `ChaCha` with 8 rounds, one block at a time: the numbers of `rand_chacha`'s `ChaCha8Rng::seed_from_u64`, which computes four
 //! blocks at once. Almost every stream of a plan gives one or two numbers and is thrown away.
 //!
-//! Bernstein, ChaCha, a variant of Salsa20 (2008). Not for secrets.
+//! Bernstein, `ChaCha`, a variant of Salsa20 (2008). Not for secrets.
 
 /// A stream of 64-bit numbers.
 #[derive(Debug, Clone)]

@@ -185,7 +185,7 @@ impl Door {
     }
 
     async fn generate(&self, request: Request<Incoming>, dialect: Dialect) -> Answered {
-        let is_http2 = request.version() == Version::HTTP_2;
+        let version = request.version();
         let body = self.body(request).await?;
         let at = self.house.clock.now();
         let computes = matches!(self.house.mind, Mind::Computed { .. });
@@ -197,7 +197,7 @@ impl Door {
         let prompt_tokens = recipe.prompt.tokens();
         let stops = answer.reason == Reason::Stop;
         let ticket = self.desk.submit(recipe.index, (recipe, drawing), (at, stops), place);
-        let job = Job { door: self, is_http2, asked, answer, ids, prompt_tokens, action, ticket };
+        let job = Job { door: self, version, asked, answer, ids, prompt_tokens, action, ticket };
         if job.asked.stream { job.stream().await } else { job.whole().await }
     }
 
@@ -216,7 +216,7 @@ impl Door {
 /// A request that the engine has.
 struct Job<'a> {
     door: &'a Door,
-    is_http2: bool,
+    version: Version,
     asked: Asked,
     answer: Answer,
     ids: Arc<[u32]>,
@@ -287,7 +287,7 @@ impl Job<'_> {
             ids: self.asked.token_ids.then(|| Arc::clone(&self.ids)),
             prompt_tokens: self.prompt_tokens,
             times: self.door.house.limits.times,
-            is_http2: self.is_http2,
+            version: self.version,
         };
         let cut = (Rc::clone(&self.door.cut), self.close());
         let events = Events::new(self.ticket, self.answer, shape, cut);

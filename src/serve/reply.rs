@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
+use hyper::Version;
 use hyper::body::{Body, Frame, SizeHint};
 
 use super::answer::Answer;
@@ -72,8 +73,8 @@ pub(super) struct Shape {
     pub(super) prompt_tokens: u32,
     /// Whether the stream ends with a comment of the modelled times.
     pub(super) times: bool,
-    /// Whether it goes out over HTTP/2.
-    pub(super) is_http2: bool,
+    /// Over which HTTP it goes out.
+    pub(super) version: Version,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,7 +129,7 @@ impl Events {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
         // HTTP/2 has no chunks that the wire can tell apart.
         let has_more = self.end.is_some() || self.ticket.has_more();
-        if self.shape.is_http2 && has_more && self.write_first(context) {
+        if self.shape.version == Version::HTTP_2 && has_more && self.write_first(context) {
             return Poll::Pending;
         }
         loop {

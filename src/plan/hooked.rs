@@ -7,7 +7,6 @@ use super::chat::{Content, Message};
 use super::config::Prompt;
 use super::source::Problem;
 use super::{Point, PromptRecipe, Recipe};
-use crate::check::config::Check;
 use crate::hook::config::Hooks;
 use crate::hook::{Context, HookError, Request, Script, Session, Site, Text};
 use crate::record::{Phase, Turn};
@@ -144,7 +143,7 @@ fn named(scenario: &Scenario) -> Vec<&str> {
         if let Prompt::Script(script) = &workload.prompt {
             names.push(script.function.as_str());
         }
-        names.extend(workload.expect.iter().filter_map(Check::function));
+        names.extend(workload.expect.iter().filter_map(|check| check.function()));
     }
     names
 }

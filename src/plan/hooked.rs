@@ -143,7 +143,9 @@ fn named(scenario: &Scenario) -> Vec<&str> {
         if let Prompt::Script(script) = &workload.prompt {
             names.push(script.function.as_str());
         }
-        names.extend(workload.expect.iter().filter_map(|check| check.function()));
+        for check in &workload.expect {
+            names.extend(check.function());
+        }
     }
     names
 }

@@ -169,7 +169,8 @@ fn what_is_handed_over_ahead_leaves_when_it_is_due_or_not_at_all() {
     assert_eq!(played.ending, Ending::Aborted("enough".into()));
     let mut indexes: Vec<u64> = seen.0.iter().map(|record| record.index).collect();
     indexes.sort_unstable();
-    assert_eq!(indexes, Vec::from_iter(0..seen.0.len() as u64), "each that was handed over has a record");
+    let all: Vec<u64> = (0..seen.0.len() as u64).collect();
+    assert_eq!(indexes, all, "each that was handed over has a record");
     assert!(seen.0.len() < 100_000);
     let outcomes = [Outcome::Success, Outcome::Interrupted];
     assert!(seen.0.iter().all(|record| outcomes.contains(&record.outcome)), "{:?}", seen.0);

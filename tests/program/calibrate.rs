@@ -37,6 +37,61 @@ fn a_run_of_the_mock_gives_a_block_that_repeats_it() {
     }
 }
 
+/// `SmolLM2` on this machine, by `SAGEBENCH_SMOLLM2`; the machine must have nothing else to do, and the build must be a release.
+#[cfg(feature = "candle")]
+#[test]
+fn a_run_on_a_model_predicts_another_run_on_it() {
+    const HEAD: &str = "version: 1\nseed: 4\n";
+    /// Batches of several sizes.
+    const FITTED: &str = "defaults:
+  prompt: { kind: synthetic, tokens: { kind: uniform, min: 16, max: 400 } }
+  output: { tokens: { kind: uniform, min: 4, max: 96 } }
+workloads:
+  one: { load: { kind: closed, concurrency: 1, requests: 12 } }
+  two: { load: { kind: closed, concurrency: 2, requests: 16 } }
+  four: { load: { kind: closed, concurrency: 4, requests: 24 } }
+  eight: { load: { kind: closed, concurrency: 8, requests: 32 } }
+";
+    /// Other lengths, and another load.
+    const PREDICTED: &str = "workloads:
+  chat:
+    prompt: { kind: synthetic, tokens: { kind: lognormal, mean: 120, std: 80, min: 16, max: 400 } }
+    output: { tokens: { kind: uniform, min: 24, max: 72 } }
+    load: { kind: closed, concurrency: 3, requests: 30 }
+";
+    let Some(model) = std::env::var_os("SAGEBENCH_SMOLLM2") else {
+        eprintln!("did not run: SAGEBENCH_SMOLLM2 names no GGUF file of SmolLM2");
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let backend = format!(
+        "backends:\n  cpu: {{ kind: candle, model: {:?}, kv: {{ tokens: 16384 }} }}\n",
+        model.to_str().unwrap()
+    );
+    let apply = |name: &str, backend: &str, workloads: &str| {
+        fs::write(dir.path().join("s.yaml"), format!("{HEAD}{backend}{workloads}")).unwrap();
+        let said = run(dir.path(), ["apply", "s.yaml", "-o", name]);
+        assert_eq!(said.code, Some(0), "{}", said.err);
+    };
+    apply("fitted", &backend, FITTED);
+    let said = run(dir.path(), ["calibrate", "fitted", "--out", "block.yaml"]);
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    apply("measured", &backend, PREDICTED);
+    apply("predicted", &fs::read_to_string(dir.path().join("block.yaml")).unwrap(), PREDICTED);
+    let of = |name: &str, metric: &str| {
+        json(dir.path().join(name).join("chat_metrics.json"))[metric].as_f64().unwrap()
+    };
+    for metric in ["avg_e2e_ms", "avg_ttft_ms", "avg_tpot_ms"] {
+        let (measured, predicted) = (of("measured", metric), of("predicted", metric));
+        eprintln!(
+            "{metric}: {measured:.2} measured, {predicted:.2} predicted, {:+.1} %",
+            100.0 * (predicted / measured - 1.0)
+        );
+    }
+    let off = of("predicted", "avg_e2e_ms") / of("measured", "avg_e2e_ms") - 1.0;
+    assert!(off.abs() <= 0.1, "the mean latency is {:+.1} % off\n{}", 100.0 * off, said.out);
+}
+
 #[test]
 fn what_can_not_be_calibrated_is_said_with_its_place() {
     let dir = tempfile::tempdir().unwrap();
